@@ -1,0 +1,48 @@
+"""From a URL to an open store. A backend is imported only when its URL asks for it."""
+
+from __future__ import annotations
+
+from journeyman.errors import NotReady, UnknownName
+from journeyman.store.base import Store
+
+#: The forms of URL that `open_store` knows, for error texts and help.
+URL_FORMS = ("memory:", "sqlite:///relative.db", "sqlite:////absolute.db", "postgresql://…", "nats://…")
+
+_LATER = {"postgresql": "PostgreSQL", "nats": "JetStream"}
+
+
+async def open_store(url: str) -> Store:
+    """Open the store that the URL names; create it where that is possible. The caller closes it.
+
+    `memory:` is a fresh store each time. `sqlite:///blog.db` is a file in the working directory,
+    `sqlite:////var/lib/blog.db` one anywhere. What follows `sqlite:///` is the path as it is: no escapes, no options.
+
+    Raises:
+        UnknownName: no backend has URLs of that form.
+        NotReady: the store can't be opened now.
+        NotAStore: it holds something else, or a layout newer than this version knows.
+    """
+    scheme, _, rest = url.partition(":")
+    if url == "memory:":
+        from journeyman.store.memory import MemoryStore
+
+        return MemoryStore()
+    if scheme == "sqlite":
+        return await _open_sqlite(url, rest)
+    if scheme in _LATER and rest.startswith("//"):
+        raise NotReady(
+            f"{_LATER[scheme]} is not available yet in this version of Journeyman. Use sqlite:///blog.db, or upgrade."
+        )
+    # Only the scheme is shown: the rest may hold a password.
+    raise UnknownName("store URL", f"{scheme}:…" if rest else url, known=URL_FORMS)
+
+
+async def _open_sqlite(url: str, rest: str) -> Store:
+    path = rest.removeprefix("///")
+    if path in ("", rest):
+        raise UnknownName("SQLite store URL", url, known=[form for form in URL_FORMS if form.startswith("sqlite:")])
+    if path == ":memory:":
+        raise UnknownName("SQLite store URL", url, known=["memory: (for a store in memory)"])
+    from journeyman.store.sqlite import SqliteStore
+
+    return await SqliteStore.open(path, url=url)
