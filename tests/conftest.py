@@ -1,0 +1,156 @@
+"""Guards over every test: nothing holds an event loop, and no task outlives its test.
+
+**A held loop.** Each callback that a loop runs is measured. What counts is the time that the callback itself needs:
+CPU time of its thread, or time in which the thread waits by itself (a sleep, a lock, synchronous I/O). Time in which
+the thread is ready but another process has the core counts for nothing, so a busy machine fails no test.
+
+**A left task.** When a loop is closed, after the test's fixtures have ended, what still runs on it is a leak: in a
+server it would run for ever. A task that only needs some more turns of the loop to end is let go.
+
+Both are proved by planted faults in test_conftest.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+
+#: The longest time, in seconds, that one callback may need. A busy loop or a blocking call in a test is meant to be
+#: far over it; a single large decode, or a garbage collection on a slow machine, is meant to be far under it.
+CALLBACK_S_MAX = 0.5
+
+#: How often the loop turns before a task counts as left: enough for cancellations to run through a few layers.
+TURNS_BEFORE_LEFT = 20
+
+#: The baseline of the time waited for a core is renewed when it is older than this, in seconds.
+_BASELINE_S_MAX = 0.02
+
+_FAILED = pytest.StashKey[bool]()
+
+#: What went wrong in the current phase of the current test, in words. Loops may run in several threads.
+_held: list[str] = []
+_left: list[str] = []
+
+
+class _Clock(threading.local):
+    """How long the current thread was ready to run but had no core, up to a recent moment."""
+
+    wall_s = 0.0
+    waited_for_core_s = 0.0
+
+    def renew(self, wall_s: float) -> None:
+        self.wall_s = wall_s
+        self.waited_for_core_s = _waited_for_core_s()
+
+
+_clock = _Clock()
+
+
+def _waited_for_core_s() -> float:
+    """Return the seconds that the current thread has ever waited for a core; infinite where Linux doesn't tell.
+
+    The second number of /proc/thread-self/schedstat, in nanoseconds: Documentation/scheduler/sched-stats.rst.
+    """
+    try:
+        numbers = Path("/proc/thread-self/schedstat").read_bytes().split()
+    except OSError:
+        return float("inf")
+    return int(numbers[1]) / 1e9
+
+
+def _measured(run: Callable[[asyncio.Handle], None]) -> Callable[[asyncio.Handle], None]:
+    """Wrap `Handle._run`, through which a loop runs everything: callbacks, timers, and the steps of tasks."""
+
+    def measured_run(handle: asyncio.Handle) -> None:
+        wall_s, cpu_s = time.monotonic(), time.thread_time()
+        if wall_s - _clock.wall_s > _BASELINE_S_MAX:
+            _clock.renew(wall_s)
+        callback = handle._callback  # type: ignore[attr-defined]  # taken first: a cancelled handle forgets it
+        run(handle)
+        if time.monotonic() - wall_s > CALLBACK_S_MAX:
+            _judge(callback, wall_s=time.monotonic() - wall_s, cpu_s=time.thread_time() - cpu_s)
+
+    return measured_run
+
+
+def _judge(callback: object, *, wall_s: float, cpu_s: float) -> None:
+    """Record a finding if the callback itself needed too long, by computing or by waiting."""
+    owner = getattr(callback, "__self__", None)
+    described = repr(owner if isinstance(owner, asyncio.Task) else callback)
+    without_core_s = _waited_for_core_s() - _clock.waited_for_core_s
+    blocked_s = wall_s - cpu_s - without_core_s if without_core_s < float("inf") else 0.0
+    for needed_s, doing in ((cpu_s, "computing"), (blocked_s, "blocked")):
+        if needed_s > CALLBACK_S_MAX:
+            _held.append(
+                f"the event loop was held for {needed_s:.2f} s, {doing}; at most {CALLBACK_S_MAX} s: {described}\n"
+                "Do the work in a thread (asyncio.to_thread), in smaller steps, or await it."
+            )
+
+
+async def _turns() -> None:
+    for _ in range(TURNS_BEFORE_LEFT):
+        await asyncio.sleep(0)
+
+
+def _noting_left_tasks(
+    cancel_all_tasks: Callable[[asyncio.AbstractEventLoop], None],
+) -> Callable[[asyncio.AbstractEventLoop], None]:
+    """Wrap what `asyncio.Runner.close` calls to cancel what still runs: by itself it says nothing about it."""
+
+    def cancel_left_tasks(loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_until_complete(_turns())
+        left = sorted(map(repr, asyncio.all_tasks(loop)))
+        if left:
+            tasks = "\n".join(left)
+            _left.append(f"tasks were still running at the end:\n{tasks}\nCancel and await them.")
+        cancel_all_tasks(loop)
+
+    return cancel_left_tasks
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr("asyncio.events.Handle._run", _measured(asyncio.Handle._run))
+    cancel_all_tasks = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]  # there is no public seam
+    patch.setattr("asyncio.runners._cancel_all_tasks", _noting_left_tasks(cancel_all_tasks))
+
+
+def _fail_on_findings(item: pytest.Item) -> None:
+    held = [] if item.get_closest_marker("blocks_loop") else _held.copy()
+    findings = held + _left
+    _held.clear()
+    _left.clear()
+    if findings and not item.stash.get(_FAILED, False):
+        pytest.fail("\n".join(findings), pytrace=False)
+
+
+def _guard(item: pytest.Item) -> Generator[None, object, object]:
+    """Run one phase of a test; fail it on what was found. A test that has failed already is not failed again."""
+    try:
+        result = yield
+    except BaseException:
+        item.stash[_FAILED] = True
+        raise
+    _fail_on_findings(item)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _guard(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _guard(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _guard(item))
