@@ -1,0 +1,65 @@
+# What a developer and CI run. Needs make, and Python 3.11 or newer with its venv module; the rest comes by itself.
+# Another Python than python3, for the first run: make venv PYTHON=python3.13
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: $(READY)  ## format, lint, types, layers: all that needs no running of tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@# Further checks go here, one line each.
+
+.PHONY: test
+test: $(READY)  ## every test; some with: make test ARGS="tests/store -k order"
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: format
+format: $(READY)  ## format the code, and mend what ruff can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: demo
+demo: $(READY)  ## run the demo; its options with: make demo ARGS="--help"
+	@$(BIN)/journeyman demo $(ARGS)
+
+.PHONY: venv
+venv: $(READY)  ## install everything into .venv; once, and again when the requirements change
+
+# Without build isolation, so that the build backend, too, is the one whose hash is known.
+$(READY): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Journeyman needs Python 3.11 or newer, and $(PYTHON) is not: try make venv PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || { \
+	  echo 'This Python lacks its venv module: on Debian, apt-get install python3-venv' >&2; exit 1; }
+	@echo 'Installing into .venv …'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: requirements
+requirements:  ## choose the newest versions again: writes requirements-dev.txt, for the oldest Python
+	@test -x .venv-lock/bin/pip-compile || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -q pip-tools; }
+	@CUSTOM_COMPILE_COMMAND='make requirements' .venv-lock/bin/pip-compile --quiet --upgrade --extra llm \
+	  --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --output-file requirements-dev.txt pyproject.toml requirements-dev.in
+
+.PHONY: clean
+clean:  ## remove .venv, the caches and what was built
+	@rm -rf .venv .venv-lock dist build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find src tests -name __pycache__ -prune -exec rm -rf {} +
