@@ -1,0 +1,1 @@
+SELECT value, revision FROM key_values WHERE key = ?

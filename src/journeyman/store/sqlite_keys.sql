@@ -1,0 +1,1 @@
+SELECT key FROM key_values WHERE key >= ? ORDER BY key

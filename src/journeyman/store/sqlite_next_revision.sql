@@ -1,0 +1,1 @@
+UPDATE revisions SET last = last + 1 RETURNING last
