@@ -48,6 +48,6 @@ async def test_no_task_that_appends_in_a_loop_starves_another() -> None:
 
 async def test_tasks_that_the_holder_of_the_turn_starts_append_on_its_behalf() -> None:
     store = MemoryStore()
-    async with store.log.turn() -> None:
+    async with store.log.turn():
         await asyncio.create_task(store.log.append(make_records(1), after=0))
     assert await store.log.head() == 1
