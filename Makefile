@@ -18,10 +18,10 @@ help:  ## this list
 
 .PHONY: check
 check: $(READY)  ## format, lint, types, layers: all that needs no running of tests
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff format --check --output-format concise .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@# Further checks go here, one line each.
 
 .PHONY: test
