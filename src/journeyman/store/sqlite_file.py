@@ -302,8 +302,12 @@ def _check_content(connection: apsw.Connection, path: str) -> bool:
     try:
         application, layout = _one(connection, "PRAGMA application_id"), _one(connection, "PRAGMA user_version")
         tables = _one(connection, "SELECT count(*) FROM sqlite_schema")
+        pages = _one(connection, "PRAGMA page_count")
     except apsw.NotADBError as error:
-        raise NotAStore(f"{path} is not a SQLite file. Correct the store's URL, or move that file away.") from error
+        raise _not_sqlite(path) from error
+    # SQLite takes any file below 512 bytes for an empty one, and would write over it.
+    if pages == 0 and os.path.getsize(path) > 0:
+        raise _not_sqlite(path)
     if (application, layout, tables) == (0, 0, 0):
         return True
     if application != APPLICATION_ID:
@@ -316,6 +320,10 @@ def _check_content(connection: apsw.Connection, path: str) -> bool:
             f"{path} has layout {layout}, this version of Journeyman knows {LAYOUT_VERSION}. Upgrade Journeyman."
         )
     return False
+
+
+def _not_sqlite(path: str) -> NotAStore:
+    return NotAStore(f"{path} is not a SQLite file. Correct the store's URL, or move that file away.")
 
 
 def _set_pragmas(connection: apsw.Connection, path: str) -> None:
