@@ -1,0 +1,512 @@
+"""The application: features and workers put together over one store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from journeyman.errors import DefinitionError, NotRunning, WorkerFailed
+from journeyman.executor import Executor, Limits
+from journeyman.feature import Catalog, Command, Feature, Query
+from journeyman.follower import MessageSource
+from journeyman.message import Message
+from journeyman.pending import Envelope
+from journeyman.receipts import Receipt, receipts
+from journeyman.replica import Replica
+from journeyman.set_aside import set_asides
+from journeyman.store.base import MessageLog, Store
+from journeyman.store.open import open_store
+from journeyman.tables import AppState
+from journeyman.timing import SYSTEM_TIMING, Timing
+from journeyman.todo.jobs import ResumeWorker, jobs
+from journeyman.todo.lane import LaneState
+from journeyman.todo.ledger import JobLedger, jobs_state
+from journeyman.todo.runner import Process, TodoRunner, release_lost_instances
+from journeyman.todo.short_form import worker_of
+from journeyman.todo.worker import TodoWorker
+from journeyman.worker import Context, Schedule, Supervisor, Worker
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+#: Where an application keeps its store when nobody says otherwise.
+STORE_DEFAULT: Final = "sqlite:///journeyman.db"
+
+#: How long workers may take to end when the application stops, in seconds.
+DRAIN_S: Final = 30.0
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What one worker is doing.
+
+    `status` is a word: running, failing, paused, stopped …, or "elsewhere" where this process runs no workers. `lag` is
+    the head less the worker's position. The counts of jobs are None for a worker without a to-do list.
+    """
+
+    name: str
+    status: str
+    position: int | None
+    lag: int | None
+    waiting: int | None = None
+    running: int | None = None
+    retrying: int | None = None
+    parked: int | None = None
+    last_error: str | None = None
+
+
+class _Registration(msgspec.Struct, frozen=True):
+    worker: Worker
+    log: MessageLog | None
+    schedule: Schedule
+
+
+class App:
+    """An application.
+
+    Args:
+        features: its features.
+        workers: its workers: to-do workers, and objects with `start`, `work` and `stop`.
+        store: the URL of its store, where neither the environment (JOURNEYMAN_STORE) nor `running` names one.
+        limits: how long the executor tries.
+        timing: where time, chance and ids come from.
+
+    Raises:
+        DefinitionError: names collide, or something can't work as declared.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Iterable[Feature[Any]],
+        workers: Iterable[TodoWorker | Worker] = (),
+        store: str | None = None,
+        limits: Limits = Limits(),
+        timing: Timing = SYSTEM_TIMING,
+    ) -> None:
+        features = list(features)
+        self.catalog = Catalog([receipts, set_asides, jobs, *features])
+        self.todo_workers: list[TodoWorker] = [worker_of(job) for feature in features for job in feature.jobs]
+        self._registrations: list[_Registration] = []
+        self._store_default = store
+        self._limits = limits
+        self._timing = timing
+        self._running: _Running | None = None
+        for worker in workers:
+            self.register(worker)
+        self._ledger = JobLedger(self.todo_workers)
+
+    def register(
+        self, worker: TodoWorker | Worker, *, log: MessageLog | None = None, schedule: Schedule = Schedule()
+    ) -> None:
+        """Add a worker, before the application is started.
+
+        Args:
+            log: the worker's own message log; the application's when None. A to-do worker follows the application's.
+            schedule: how often `work` is called when nothing wakes it.
+
+        Raises:
+            DefinitionError: the name is taken, it is no worker, or the application runs.
+        """
+        if self._running is not None:
+            raise DefinitionError("Register workers before the application is started.")
+        if isinstance(worker, TodoWorker):
+            if log is not None:
+                raise DefinitionError(
+                    f"{worker.name}: a to-do worker's list is state, so it follows the app's log only."
+                )
+            ledger = JobLedger([*self.todo_workers, worker])
+            self._check_declared(worker)
+            self.todo_workers.append(worker)
+            self._ledger = ledger
+            return
+        if not isinstance(worker, Worker):
+            raise DefinitionError(f"{worker!r} is no worker: it needs a name, and start, work and stop.")
+        if worker.name in (registration.worker.name for registration in self._registrations):
+            raise DefinitionError(f"Two workers are named {worker.name}.")
+        self._registrations.append(_Registration(worker, log, schedule))
+
+    def _check_declared(self, worker: TodoWorker) -> None:
+        """Every command class that a to-do worker names belongs to a feature of this application."""
+        for reaction in worker.reactions:
+            self.catalog.name_of(reaction.on)
+        for _, commands in (*worker.openers, *worker.enders):
+            for command in commands:
+                self.catalog.name_of(command)
+
+    # Running.
+
+    @asynccontextmanager
+    async def running(
+        self, store: str | Store | None = None, *, workers: bool = True, drain_s: float = DRAIN_S
+    ) -> AsyncIterator[App]:
+        """Start, and stop at the end of the block.
+
+        Args:
+            store: a URL, or a store that is open already and stays so; see `store_url` for None.
+            workers: whether this process runs the workers.
+            drain_s: how long running attempts may take to end when the block is left.
+        """
+        await self.start(store, workers=workers)
+        try:
+            yield self
+        finally:
+            await self.stop(drain_s=drain_s)
+
+    async def start(self, store: str | Store | None = None, *, workers: bool = True) -> None:
+        """Open the store, apply the whole log, then start the workers.
+
+        Raises:
+            StoreError: the store can't be opened.
+            Poisoned: a message can't be applied; says what to do.
+            WorkerFailed: a worker could not start. Everything is stopped again.
+            DefinitionError: it is started already.
+        """
+        if self._running is not None:
+            raise DefinitionError("The application is started already.")
+        opened = await open_store(self.store_url(store)) if store is None or isinstance(store, str) else store
+        self._running = running = _Running(self, opened, owns_store=opened is not store)
+        try:
+            await running.start(workers=workers)
+        except BaseException:
+            await self.stop(drain_s=1.0)
+            raise
+
+    async def stop(self, *, drain_s: float = DRAIN_S) -> None:
+        """Stop the workers, then the executor, then close the store. Harmless when stopped already."""
+        running = self._running
+        if running is None:
+            return
+        try:
+            await running.stop(drain_s=drain_s)
+        finally:
+            self._running = None
+
+    async def wait(self) -> None:
+        """Return when the application can't go on; until then, wait.
+
+        Raises:
+            Poisoned, Outdated, WrongLog: why it can't.
+        """
+        await self._now_running().wait()
+
+    def run(self, store: str | None = None, *, workers: bool = True, drain_s: float = DRAIN_S) -> None:
+        """Run until SIGTERM or SIGINT, then stop cleanly. For a process that does nothing else.
+
+        Raises:
+            JourneymanError: it could not start, or could not go on.
+        """
+        asyncio.run(self._run(store, workers=workers, drain_s=drain_s))
+
+    async def _run(self, store: str | None, *, workers: bool, drain_s: float) -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        async with self.running(store, workers=workers, drain_s=drain_s):
+            tasks = [asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(self.wait())]
+            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in pending:
+                task.cancel()
+            for task in done:
+                task.result()
+
+    def store_url(self, url: str | Store | None = None) -> str:
+        """The URL of the store: the one given, else JOURNEYMAN_STORE, else the application's own, else the default."""
+        if isinstance(url, str):
+            return url
+        return os.environ.get("JOURNEYMAN_STORE") or self._store_default or STORE_DEFAULT
+
+    # Commands and queries.
+
+    async def execute(
+        self,
+        command: Command,
+        *,
+        actor: str | None = None,
+        idempotency_key: str | None = None,
+        cause: Message[Any] | None = None,
+    ) -> Receipt:
+        """Record a command. When this returns, it is on stable storage, and queries of this process see it.
+
+        Args:
+            actor: who sends it; recorded.
+            idempotency_key: the same key and command give the same receipt, and are recorded once.
+            cause: the message that this command follows from; recorded as its causation and correlation.
+
+        Raises:
+            UnknownName, Invalid, TooLarge: it can't be recorded as it is.
+            Rejected: the state does not allow it; the text is for the user.
+            ApplyFailed: the application's own code broke on it.
+            Busy, NotRunning, NotReady: it was not recorded; try again later.
+            OutcomeUnknown: it may have been recorded; execute it again with the same idempotency key.
+        """
+        envelope = Envelope(
+            actor=actor,
+            idempotency_key=idempotency_key,
+            correlation_id=cause.correlation_id if cause is not None else None,
+            causation_id=cause.id if cause is not None else None,
+        )
+        running = self._now_running()
+        receipt = await running.executor.execute(command, envelope)
+        if isinstance(command, ResumeWorker):
+            running.resume(command.worker)
+        return receipt
+
+    async def query(self, query: Query[T], *, at_least: int | None = None, timeout_s: float = 5.0) -> T:
+        """The answer from the settled state: never from a command that is not durable.
+
+        Args:
+            at_least: wait until this process has applied that position: to read what another process wrote.
+            timeout_s: how long to wait for it.
+
+        Raises:
+            UnknownName: the query belongs to no feature of the application.
+            NotFound: what it asks about is not there.
+            Busy: the position was not reached in time.
+        """
+        executor = self._now_running().executor
+        feature = self.catalog.query_of(query).feature
+        if at_least is not None:
+            await executor.reach(at_least, timeout_s)
+        return await executor.query(lambda state: query.run(state.features[feature]))
+
+    @property
+    def blocking(self) -> Blocking:
+        """`execute` and `query` for code that runs in a thread of a worker."""
+        return Blocking(self, self._now_running().loop)
+
+    # Looking.
+
+    @property
+    def instance(self) -> str:
+        """The id of this running process of the application; another one at each start."""
+        return self._now_running().process.instance
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        return self._now_running().store
+
+    @property
+    def messages(self) -> MessageSource:
+        """The log's messages, decoded, by position."""
+        return self._now_running().replica.messages
+
+    @property
+    def position(self) -> int:
+        """The last position that queries see."""
+        return self._now_running().executor.position
+
+    @property
+    def stalled_s(self) -> float | None:
+        """For how long the store has not answered, in seconds: queries are as of before. None when all is well."""
+        running = self._now_running()
+        since = running.executor.stalled_since
+        return None if since is None else running.loop.time() - since
+
+    async def state_hash(self) -> str:
+        """A digest of the settled state, equal in every process that has applied the same messages."""
+        return await self.state(lambda state: state.hash())
+
+    async def state(self, look: Callable[[AppState], T]) -> T:
+        """What `look` finds in the settled state of all features. It must not keep or change what it sees."""
+        return await self._now_running().executor.query(look)
+
+    async def workers(self) -> list[WorkerStatus]:
+        """What each worker is doing, in the order of registration, to-do workers first."""
+        return await self._now_running().workers()
+
+    def _now_running(self) -> _Running:
+        if self._running is None:
+            raise NotRunning("The application is not started. Use it inside `async with app.running():`.")
+        return self._running
+
+
+class Blocking:
+    """An application for code in a thread: each call waits for its result. Never call it on the event loop."""
+
+    def __init__(self, app: App, loop: asyncio.AbstractEventLoop) -> None:
+        self._app = app
+        self._loop = loop
+
+    def execute(
+        self,
+        command: Command,
+        *,
+        actor: str | None = None,
+        idempotency_key: str | None = None,
+        cause: Message[Any] | None = None,
+    ) -> Receipt:
+        """See App.execute."""
+        return self._wait(self._app.execute(command, actor=actor, idempotency_key=idempotency_key, cause=cause))
+
+    def query(self, query: Query[T], *, at_least: int | None = None, timeout_s: float = 5.0) -> T:
+        """See App.query."""
+        return self._wait(self._app.query(query, at_least=at_least, timeout_s=timeout_s))
+
+    def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+
+class _Running:
+    """What exists while an application runs."""
+
+    def __init__(self, app: App, store: Store, *, owns_store: bool) -> None:
+        self.app = app
+        self.store = store
+        self.loop = asyncio.get_running_loop()
+        self.process = Process(app._timing.new_id())
+        self.replica = Replica(store.log, app.catalog, [app._ledger])
+        self.executor = Executor(
+            store.log,
+            app.catalog,
+            self.replica,
+            timing=app._timing,
+            on_settled=self._wake_workers,
+            limits=app._limits,
+        )
+        self._owns_store = owns_store
+        self._executor_task: asyncio.Task[None] | None = None
+        self._runners: dict[str, TodoRunner] = {}
+        self._supervisors: dict[str, Supervisor] = {}
+        self._woken_by_app: list[asyncio.Event] = []
+        self._watches: list[asyncio.Task[None]] = []
+        self._halt: asyncio.Task[None] | None = None
+
+    async def start(self, *, workers: bool) -> None:
+        await self.replica.start()
+        self._executor_task = asyncio.create_task(self.executor.run(), name="journeyman: executor")
+        self._executor_task.add_done_callback(self._executor_ended)
+        if workers and (self.app.todo_workers or self.app._registrations):
+            await self._start_workers()
+
+    async def _start_workers(self) -> None:
+        if not await self.store.claim("workers"):
+            raise WorkerFailed(
+                "Another process runs the workers of this store already. Stop it, or start this one without workers."
+            )
+        await release_lost_instances(self.executor, self.process.instance)
+        app = self.app
+        for todo in app.todo_workers:
+            runner = TodoRunner(
+                todo, self.executor, app.catalog, self.replica.messages, self.process, timing=app._timing
+            )
+            self._runners[todo.name] = runner
+            await self._supervise(runner, None, Schedule())
+        for registration in app._registrations:
+            await self._supervise(registration.worker, registration.log, registration.schedule)
+
+    async def _supervise(self, worker: Worker, log: MessageLog | None, schedule: Schedule) -> None:
+        woken = asyncio.Event()
+        messages = self.replica.messages
+        if log is None:
+            self._woken_by_app.append(woken)
+        else:
+            messages = MessageSource(log, self.app.catalog.codec.decode)
+            self._watches.append(asyncio.create_task(_watch(log, woken), name=f"watch of {worker.name}"))
+        context = Context(self.app, messages, wake=woken.set)
+        supervisor = Supervisor(worker, context, woken, timing=self.app._timing, schedule=schedule)
+        self._supervisors[worker.name] = supervisor
+        await supervisor.start()
+
+    def _wake_workers(self) -> None:
+        for woken in self._woken_by_app:
+            woken.set()
+
+    def resume(self, worker: str) -> None:
+        if worker in self._runners:
+            self._runners[worker].resume()
+
+    async def wait(self) -> None:
+        assert self._executor_task is not None
+        await asyncio.shield(self._executor_task)
+
+    def _executor_ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing can be recorded any more: no worker may go on."""
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("the application stops applying: %s", task.exception())
+            self._halt = asyncio.create_task(self._stop_workers(drain_s=0.0), name="journeyman: halt")
+
+    async def stop(self, *, drain_s: float) -> None:
+        if self._halt is not None:
+            await self._halt
+        await self._stop_workers(drain_s=drain_s)
+        if self._executor_task is not None:
+            self.executor.stop()
+            _, late = await asyncio.wait({self._executor_task}, timeout=max(drain_s, 1.0))
+            for task in late:
+                task.cancel()
+            await asyncio.gather(self._executor_task, return_exceptions=True)
+        if self._owns_store:
+            await self.store.close()
+
+    async def _stop_workers(self, *, drain_s: float) -> None:
+        await asyncio.gather(*(supervisor.stop(drain_s) for supervisor in self._supervisors.values()))
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+
+    async def workers(self) -> list[WorkerStatus]:
+        head = await self.store.log.head()
+        todo = await self.executor.query(
+            lambda state: [self._todo_status(state, one, head) for one in self.app.todo_workers]
+        )
+        return [*todo, *(self._status(one.worker.name, head) for one in self.app._registrations)]
+
+    def _todo_status(self, state: AppState, worker: TodoWorker, head: int) -> WorkerStatus:
+        table = jobs_state(state)
+        row = table.workers.get(worker.name)
+        runner = self._runners.get(worker.name)
+        base = self._status(worker.name, head)
+        position = runner.position if runner is not None else None
+        status, error = base.status, base.last_error
+        if row is not None and row.paused:
+            status = "paused"
+        elif runner is not None and status == "running" and runner.lane.state is not LaneState.OPEN:
+            status, error = f"lane {runner.lane.state.value}", runner.lane.reason
+        counts = {standing: table.jobs.count("due", worker.name, standing) for standing in _STANDINGS}
+        return WorkerStatus(
+            name=worker.name,
+            status=status,
+            position=position,
+            lag=None if position is None else max(0, head - position),
+            waiting=counts["waiting"] + counts["behind"] + counts["delayed"],
+            running=counts["running"],
+            retrying=counts["retrying"],
+            parked=counts["parked"],
+            last_error=error,
+        )
+
+    def _status(self, name: str, head: int) -> WorkerStatus:
+        supervisor = self._supervisors.get(name)
+        if supervisor is None:
+            return WorkerStatus(name=name, status="elsewhere", position=None, lag=None)
+        position = getattr(supervisor.worker, "position", None)
+        return WorkerStatus(
+            name=name,
+            status=supervisor.state,
+            position=position,
+            lag=None if position is None else max(0, head - position),
+            last_error=supervisor.last_error,
+        )
+
+
+_STANDINGS: Final = ("waiting", "behind", "delayed", "running", "retrying", "parked")
+
+
+async def _watch(log: MessageLog, woken: asyncio.Event) -> None:
+    """Wake a worker when its own log grows."""
+    seen = await log.head()
+    while True:
+        await log.wait(seen, 1.0)
+        head = await log.head()
+        if head > seen:
+            seen = head
+            woken.set()

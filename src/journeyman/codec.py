@@ -1,0 +1,209 @@
+"""Between commands and bytes: names, versions, upcasters, and the schemas that guard old messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from journeyman.errors import DefinitionError, Invalid, Undecodable
+from journeyman.message import NO_META, Message, Meta, Record
+
+C = TypeVar("C")
+
+#: Turns the body of one version, as plain JSON values, into the next version's.
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+# Deterministic order, so that equal commands have equal bytes: idempotency keys compare them.
+_encoder = msgspec.json.Encoder(order="deterministic")
+_meta_decoder = msgspec.json.Decoder(Meta)
+
+
+class MessageType(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
+    """How messages of one name are written and read.
+
+    `upcasters` has an entry for each version from 2 to `version`: what makes that version of the one before.
+    Messages under a former name are read as this type; new ones are written under `name`.
+    """
+
+    name: str
+    body: type[C]
+    version: int = 1
+    former_names: tuple[str, ...] = ()
+    upcasters: Mapping[int, Upcaster] = {}
+
+
+class Codec:
+    """Encodes and decodes the bodies of all message types of an application.
+
+    Raises:
+        DefinitionError: two types share a name, or an upcaster is missing.
+    """
+
+    def __init__(self, types: Iterable[MessageType[Any]]) -> None:
+        self.types: dict[str, MessageType[Any]] = {}
+        self._readers: dict[str, _Reader] = {}
+        for message_type in types:
+            self._add(message_type)
+
+    def _add(self, message_type: MessageType[Any]) -> None:
+        missing = set(range(2, message_type.version + 1)) ^ set(message_type.upcasters)
+        if missing:
+            raise DefinitionError(
+                f"{message_type.name} has version {message_type.version}: it needs exactly one upcaster to each of "
+                f"the versions from 2 to that; look at {sorted(missing)}."
+            )
+        reader = _Reader(message_type)
+        for name in (message_type.name, *message_type.former_names):
+            if name in self._readers:
+                raise DefinitionError(f"Two commands are named {name}. A name, once used, belongs to one command.")
+            self._readers[name] = reader
+        self.types[message_type.name] = message_type
+
+    def knows(self, name: str) -> bool:
+        """Whether messages of this name can be read."""
+        return name in self._readers
+
+    def encode(self, body: Any) -> bytes:
+        """The body as JSON.
+
+        Raises:
+            Invalid: a field holds what JSON can't.
+        """
+        try:
+            return _encoder.encode(body)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Invalid(type(body).__name__, [str(error)]) from error
+
+    def decode_body(self, name: str, version: int, data: bytes) -> Any:
+        """The typed body of a message.
+
+        Raises:
+            Undecodable: the name or version is not known, or the bytes do not fit; `newer` tells which.
+        """
+        reader = self._readers.get(name)
+        if reader is None:
+            raise Undecodable(f"no command is named {name}", newer=True)
+        return reader.read(version, data)
+
+    def decode(self, record: Record) -> Message[Any]:
+        """The message of a record.
+
+        Raises:
+            Undecodable: as `decode_body`, or the meta is damaged.
+        """
+        body = self.decode_body(record.name, record.version, record.body)
+        return Message(record, body, NO_META if record.meta is None else decode_meta(record.meta))
+
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The JSON Schema of each type's current version, without prose, by name and then by version."""
+        return {name: {str(kind.version): _schema(kind.body)} for name, kind in sorted(self.types.items())}
+
+
+class _Reader:
+    def __init__(self, message_type: MessageType[Any]) -> None:
+        self._type = message_type
+        self._version = message_type.version
+        self._decode = msgspec.json.Decoder(message_type.body).decode
+
+    def read(self, version: int, data: bytes) -> Any:
+        try:
+            if version == self._version:
+                return self._decode(data)
+            return msgspec.convert(self._upcast(version, data), self._type.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Undecodable(str(error), newer=False) from error
+
+    def _upcast(self, version: int, data: bytes) -> dict[str, Any]:
+        if version > self._version:
+            raise Undecodable(f"its version is {version}, this code knows up to {self._version}", newer=True)
+        body: dict[str, Any] = msgspec.json.decode(data)
+        for step in range(version + 1, self._version + 1):
+            body = self._run_upcaster(step, body)
+        return body
+
+    def _run_upcaster(self, step: int, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._type.upcasters[step](body)
+        except Exception as error:
+            raise Undecodable(f"its upcaster to version {step} raised {error!r}", newer=False) from error
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that is not lower-case words joined by hyphens.
+
+    Raises:
+        DefinitionError: it isn't.
+    """
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(
+            f"The {kind} name {name!r} must be lower-case words joined by hyphens, like 'set-summary'."
+        )
+
+
+def encode_meta(meta: Meta) -> bytes | None:
+    """The meta as JSON; None when it says nothing."""
+    return None if meta == NO_META else _encoder.encode(meta)
+
+
+def decode_meta(data: bytes) -> Meta:
+    """The meta of a record.
+
+    Raises:
+        Undecodable: it is not a meta object. Fields of newer code are passed over.
+    """
+    try:
+        return _meta_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise Undecodable(f"its meta is damaged: {error}", newer=False) from error
+
+
+def merge_schemas(
+    codec: Codec, recorded: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The schema file's next content, and a sentence for each change that would make old messages unreadable.
+
+    `recorded` is the file's content: name → version → schema. A version, once in the file, keeps its schema for ever:
+    old messages and running processes rely on it. A name stays readable for ever, as a former name perhaps.
+    """
+    merged = {name: dict(versions) for name, versions in recorded.items()}
+    faults = [
+        f"{name} can't be read any more: keep its command, or name it among the former names of another"
+        for name in recorded
+        if not codec.knows(name)
+    ]
+    for name, versions in codec.schemas().items():
+        known = merged.setdefault(name, {})
+        for version, schema in versions.items():
+            if known.setdefault(version, schema) != schema:
+                faults.append(
+                    f"{name} version {version} has another schema than before: make it version {int(version) + 1} "
+                    f"and write an upcaster to it"
+                )
+            if max(map(int, known)) > int(version):
+                faults.append(f"{name} has version {version}, but version {max(map(int, known))} is recorded")
+    return merged, faults
+
+
+def _schema(body: type[Any]) -> Any:
+    return _without_prose(msgspec.json.schema(body))
+
+
+def _without_prose(schema: Any) -> Any:
+    """The schema without titles and descriptions, which may change at will."""
+    if isinstance(schema, list):
+        return [_without_prose(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # Under "properties" and "$defs" the keys are names of the application's, perhaps "title".
+    return {
+        key: {name: _without_prose(item) for name, item in value.items()}
+        if key in ("properties", "$defs")
+        else _without_prose(value)
+        for key, value in schema.items()
+        if key not in ("title", "description")
+    }

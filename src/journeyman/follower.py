@@ -1,0 +1,123 @@
+"""Following the log: batches of messages from a position of one's own, and a cache of the newest ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
+from typing import Any, Final
+
+from journeyman.message import Message, Record
+from journeyman.store.base import MessageLog
+
+#: The newest messages kept in memory: at most so many, with so many bytes of bodies together.
+RECENT_MESSAGES_MAX: Final = 4096
+RECENT_BYTES_MAX: Final = 8 * 1024 * 1024
+
+#: How many messages one read asks for: short reads keep SQLite's write-ahead log small.
+READ_LIMIT: Final = 1000
+
+Decode = Callable[[Record], Message[Any] | None]
+
+
+class RecentMessages:
+    """The newest applied messages, without gaps: who is nearly up to date need not read the store."""
+
+    def __init__(self, *, messages_max: int = RECENT_MESSAGES_MAX, bytes_max: int = RECENT_BYTES_MAX) -> None:
+        self._messages: deque[tuple[int, Message[Any] | None]] = deque()
+        self._messages_max = messages_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
+
+    def extend(self, messages: Iterable[tuple[int, Message[Any] | None]]) -> None:
+        """Add what follows: (position, message), with None for one set aside."""
+        held = self._messages
+        for entry in messages:
+            if held and held[-1][0] + 1 != entry[0]:
+                self.clear()
+            held.append(entry)
+            self._bytes += _body_bytes(entry[1])
+        while len(held) > self._messages_max or (self._bytes > self._bytes_max and held):
+            self._bytes -= _body_bytes(held.popleft()[1])
+
+    def clear(self) -> None:
+        self._messages.clear()
+        self._bytes = 0
+
+    def after(self, after: int, limit: int) -> list[tuple[int, Message[Any] | None]] | None:
+        """At most `limit` entries behind `after`; None when the first of them is not held."""
+        held = self._messages
+        if not held or not held[0][0] <= after + 1 <= held[-1][0]:
+            return None
+        start = after + 1 - held[0][0]
+        if limit == 1:
+            return [held[start]]
+        return list(islice(held, start, start + limit))
+
+
+class MessageSource:
+    """Decoded messages by position: from the cache, else from the log. Messages set aside are left out.
+
+    Args:
+        decode: what turns a record into its message, or None for one set aside.
+    """
+
+    def __init__(self, log: MessageLog, decode: Decode, recent: RecentMessages | None = None) -> None:
+        self.log = log
+        self._decode = decode
+        self._recent = recent if recent is not None else RecentMessages()
+
+    async def read(self, after: int, limit: int) -> tuple[list[Message[Any]], int]:
+        """Messages behind `after`, in order, and the position that was read up to (`after` when at the head).
+
+        Raises:
+            Poisoned, Outdated: a message can't be decoded by this code.
+            NotReady: the store can't be read now.
+        """
+        entries = self._recent.after(after, limit)
+        if entries is None:
+            entries = [(record.position, self._decode(record)) for record in await self.log.read(after, limit)]
+        if not entries:
+            return [], after
+        return [message for _, message in entries if message is not None], entries[-1][0]
+
+    async def get(self, position: int) -> Message[Any] | None:
+        """The message at a position; None when there is none, or it is set aside."""
+        messages, _ = await self.read(position - 1, 1)
+        return messages[0] if messages else None
+
+
+class Follower:
+    """Reads a log from a position of its own and keeps that position.
+
+    `position` is the last position that was handed out; save it, and give it as `after` next time.
+    """
+
+    def __init__(self, source: MessageSource, *, after: int = 0) -> None:
+        self._source = source
+        self.position = after
+
+    async def read(self, limit: int = READ_LIMIT) -> list[Message[Any]]:
+        """The next messages, at most `limit`; empty at the head.
+
+        Raises:
+            Poisoned, Outdated: a message can't be decoded by this code.
+            NotReady: the store can't be read now.
+        """
+        while True:
+            before = self.position
+            messages, self.position = await self._source.read(before, limit)
+            if messages or self.position == before:
+                return messages
+
+    async def follow(self, *, wait_s: float = 1.0) -> AsyncIterator[list[Message[Any]]]:
+        """Batches for ever: what is there, then what comes. Ends only with its task."""
+        while True:
+            if messages := await self.read():
+                yield messages
+            else:
+                await self._source.log.wait(self.position, wait_s)
+
+
+def _body_bytes(message: Message[Any] | None) -> int:
+    return 0 if message is None else len(message.record.body)

@@ -1,0 +1,207 @@
+"""The replica: the application's state at a position, and the only caller of `apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from journeyman.errors import ApplyFailed, Corrupt, Outdated, Poisoned, Rejected, Undecodable, WrongLog
+from journeyman.feature import Catalog
+from journeyman.follower import MessageSource, RecentMessages
+from journeyman.message import Message, Record
+from journeyman.receipts import Receipts
+from journeyman.set_aside import NAME as SET_ASIDE_NAME
+from journeyman.set_aside import read_set_asides
+from journeyman.store.base import MessageLog
+from journeyman.tables import AppState
+
+#: How many records one read of a replay asks for.
+REPLAY_RECORDS: Final = 1000
+
+
+class Ledger(Protocol):
+    """A part of the framework that judges and keeps account of every message, beside the message's own command."""
+
+    def admit(self, state: AppState, message: Message[Any]) -> None:
+        """Before `validate`: raise Rejected when the message's envelope does not fit the state. Changes nothing."""
+        ...
+
+    def record(self, state: AppState, message: Message[Any]) -> None:
+        """After `apply`, live and in every replay: keep account. Deterministic, like `apply`."""
+        ...
+
+
+class Replica:
+    """State and position. Live and replay apply the same decoded message through the same code.
+
+    `propose` goes ahead of the log; `settle` keeps that, `undo` takes it back. `position` includes what is proposed,
+    `settled_position` does not.
+    """
+
+    def __init__(self, log: MessageLog, catalog: Catalog, ledgers: Sequence[Ledger] = ()) -> None:
+        self._log = log
+        self._catalog = catalog
+        self.receipts = Receipts()
+        self._ledgers: tuple[Ledger, ...] = (self.receipts, *ledgers)
+        self._feature_of = {command.message_type.body: command.feature for command in catalog.commands.values()}
+        self._set_asides: frozenset[int] = frozenset()
+        self._started = False
+        self._rebuild_to = 0
+        self._recent = RecentMessages()
+        self.messages = MessageSource(log, self.decode, self._recent)
+        self._become_empty()
+
+    def _become_empty(self) -> None:
+        self.state = self._catalog.new_state()
+        self.position = 0
+        self.settled_position = 0
+        self._settled_id: str | None = None
+        self._proposed: list[Message[Any]] = []
+        self._recent.clear()
+
+    # Replay.
+
+    async def start(self) -> None:
+        """Read the decisions to set messages aside, then the whole log.
+
+        Raises:
+            Poisoned: a message can't be decoded or applied; says its position, its name and the next step.
+            NotReady, Corrupt: the store can't be read.
+        """
+        self._set_asides = await read_set_asides(self._log)
+        await self.catch_up()
+        self._started = True
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether the state is behind what it was: a message that it had taken in was set aside."""
+        return self.settled_position < self._rebuild_to
+
+    async def catch_up(self) -> None:
+        """Apply what the log has beyond the settled position; all of it anew, if an applied message was set aside.
+
+        Raises:
+            Poisoned: a message can't be decoded or applied; nothing of it is applied.
+            Outdated: after the start, a message's name or version is not known to this code.
+            NotReady, Corrupt: the store can't be read.
+        """
+        while records := await self._log.read(self.settled_position, REPLAY_RECORDS):
+            if await self._sets_applied_message_aside(records):
+                self._rebuild_to = self.settled_position
+                self._become_empty()
+            else:
+                self.replay(records)
+
+    async def verify(self) -> None:
+        """Check that the log still has this replica's last message at its position: after a lost connection.
+
+        Raises:
+            WrongLog: it doesn't.
+        """
+        if self._settled_id is None:
+            return
+        found = await self._log.read(self.settled_position - 1, 1)
+        if not found or found[0].id != self._settled_id:
+            raise WrongLog(
+                f"The log's message at position {self.settled_position} is not the one that this process applied. "
+                "It was replaced or restored: restart this process, once it is the log that you want."
+            )
+
+    def replay(self, records: Sequence[Record]) -> None:
+        """Apply recorded messages that follow the settled position. A message that can't be applied leaves no trace."""
+        applied: list[tuple[int, Message[Any] | None]] = []
+        try:
+            for record in records:
+                if record.position != self.position + 1:
+                    raise Corrupt(f"The log has a gap: after position {self.position} comes {record.position}.")
+                message = self.decode(record)
+                if message is not None:
+                    self._apply_recorded(message)
+                self.position = self.settled_position = record.position
+                self._settled_id = record.id
+                applied.append((record.position, message))
+        finally:
+            self.state.undo.forget()
+            self._recent.extend(applied)
+
+    def decode(self, record: Record) -> Message[Any] | None:
+        """The message of a record, or None when it is set aside.
+
+        Raises:
+            Poisoned: it can't be decoded.
+            Outdated: after the start, its name or version is not known to this code.
+        """
+        if record.position in self._set_asides:
+            return None
+        try:
+            return self._catalog.codec.decode(record)
+        except Undecodable as error:
+            kind = Outdated if error.newer and self._started else Poisoned
+            raise kind(position=record.position, name=record.name, why=str(error)) from error
+
+    async def _sets_applied_message_aside(self, records: Sequence[Record]) -> bool:
+        """Whether a decision among these concerns a message that this replica has taken in. Renews the decisions."""
+        if not any(record.name == SET_ASIDE_NAME for record in records):
+            return False
+        known, self._set_asides = self._set_asides, await read_set_asides(self._log)
+        return any(position <= self.settled_position for position in self._set_asides - known)
+
+    def _apply_recorded(self, message: Message[Any]) -> None:
+        mark = self.state.undo.mark()
+        try:
+            self._apply(message)
+        except Exception as error:
+            self.state.undo.undo(mark)
+            raise Poisoned(position=message.position, name=message.name, why=repr(error)) from error
+
+    # Ahead of the log.
+
+    def propose(self, message: Message[Any]) -> None:
+        """Judge the message that is to follow `position`, and apply it. What fails leaves no trace.
+
+        Raises:
+            Rejected: the state does not allow it.
+            ApplyFailed: the application's own code broke on it, from what it raised.
+        """
+        undo = self.state.undo
+        mark = undo.mark()
+        try:
+            for ledger in self._ledgers:
+                ledger.admit(self.state, message)
+            message.body.validate(self.state.features[self._feature_of[type(message.body)]], message)
+            if undo.mark() != mark:
+                raise RuntimeError(f"validate of {message.name} changed the state; only apply may")
+            self._apply(message)
+        except Rejected:
+            undo.undo(mark)
+            raise
+        except Exception as error:
+            undo.undo(mark)
+            raise ApplyFailed(f"{message.name} was not recorded: its own code raised {error!r}.") from error
+        self.position = message.position
+        self._proposed.append(message)
+
+    def settle(self) -> None:
+        """Keep everything proposed: it is durable."""
+        if self._proposed:
+            self._settled_id = self._proposed[-1].id
+            self._recent.extend([(message.position, message) for message in self._proposed])
+        self.settled_position = self.position
+        self._forget()
+
+    def undo(self) -> None:
+        """Take back everything proposed."""
+        self.state.undo.undo()
+        self.position = self.settled_position
+        self._forget()
+
+    def _forget(self) -> None:
+        self.state.undo.forget()
+        self._proposed = []
+
+    def _apply(self, message: Message[Any]) -> None:
+        state = self.state
+        body = message.body
+        body.apply(state.features[self._feature_of[type(body)]], message)
+        for ledger in self._ledgers:
+            ledger.record(state, message)

@@ -1,0 +1,56 @@
+"""How often, and after which pauses, a job is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from journeyman.errors import DefinitionError
+
+#: The most attempts a job may have.
+ATTEMPTS_MAX: Final = 1000
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """A retry policy: at most `attempts` attempts; the n-th failure waits first_s · factor^(n-1), at most max_s.
+
+    The pause is drawn from the upper half of that, so that what failed together is not tried again together.
+
+    Raises:
+        DefinitionError: a value makes no sense.
+    """
+
+    attempts: int = 5
+    first_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.attempts <= ATTEMPTS_MAX:
+            raise DefinitionError(f"Retry.attempts is {self.attempts}; it must be from 1 to {ATTEMPTS_MAX}.")
+        if self.first_s < 0 or self.factor < 1 or self.max_s < self.first_s:
+            raise DefinitionError(f"{self} makes no sense: first_s ≥ 0, factor ≥ 1 and max_s ≥ first_s.")
+
+    def pause_s(self, failures: int, uniform: Callable[[float, float], float]) -> float:
+        """Seconds to wait after the given number of failures (1 or more)."""
+        return draw_pause_s(self.first_s, self.factor, self.max_s, failures, uniform)
+
+
+def draw_pause_s(
+    first_s: float, factor: float, max_s: float, failures: int, uniform: Callable[[float, float], float]
+) -> float:
+    """A growing pause with jitter, in seconds."""
+    try:
+        ceiling = min(max_s, first_s * factor ** (failures - 1))
+    except OverflowError:
+        ceiling = max_s
+    return uniform(ceiling / 2, ceiling)
+
+
+def describe(error: BaseException, *, characters_max: int = 500) -> str:
+    """An error as one bounded line, for the log and for people."""
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= characters_max else line[: characters_max - 1] + "…"

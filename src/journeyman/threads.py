@@ -1,0 +1,51 @@
+"""Running blocking code beside the event loop, in threads that never keep the process alive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[[], T], *, name: str) -> T:
+    """Run a blocking function in a daemon thread of its own and return its result.
+
+    Cancelling abandons the wait: the thread runs on, and its result is dropped. Unlike asyncio.to_thread, such a
+    thread does not hold the process at exit.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            result = context.run(function)
+        except BaseException as error:  # noqa: BLE001  # it is raised where the result is awaited
+            _tell(loop, _set_exception, future, error)
+        else:
+            _tell(loop, _set_result, future, result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await future
+
+
+def _set_result(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _set_exception(future: asyncio.Future[T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: object) -> None:
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        # The loop was closed meanwhile: nobody waits for the result any more.
+        return

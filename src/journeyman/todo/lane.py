@@ -1,0 +1,141 @@
+"""The lane: when a worker may call its service, and whose fault a failure is.
+
+One lane for each to-do worker in each process. A service that asks for a pause gets it; one that is down is tried
+with one probe at a time; one that refuses the key is left alone. What fails meanwhile is charged to no job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from journeyman.errors import RateLimited, ServiceError, Unauthorized, Unavailable
+from journeyman.retry import describe, draw_pause_s
+
+#: Service errors in a row, from so many different jobs, open the breaker.
+JOBS_TO_OPEN: Final = 3
+
+#: The pauses between probes of a service that is down, in seconds.
+PROBE_FIRST_S: Final = 1.0
+PROBE_FACTOR: Final = 2.0
+PROBE_MAX_S: Final = 300.0
+
+#: The pause when a service asks for one without saying how long, and the longest that it may ask for, in seconds.
+PAUSE_DEFAULT_S: Final = 5.0
+PAUSE_MAX_S: Final = 3600.0
+
+
+class LaneState(Enum):
+    """What a lane lets through."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    PROBING = "probing"
+    STOPPED = "stopped"
+
+
+class Fault(Enum):
+    """Whose fault a failed attempt is: the job's, which is charged, or the service's, which is not."""
+
+    JOB = "job"
+    SERVICE = "service"
+
+
+class Lane:
+    """Decides how many attempts may start now, from how the last ones went.
+
+    Args:
+        now_s: a monotonic clock, in seconds.
+        uniform: where chance comes from.
+    """
+
+    def __init__(self, *, now_s: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
+        self._now_s = now_s
+        self._uniform = uniform
+        self._until_s = 0.0
+        self._failed_jobs: set[str] = set()
+        self._probes = 0
+        self._down = False
+        self._stopped = False
+        #: The last job that probed a service that is down: the next probe is another job, where there is one.
+        self.last_probe: str | None = None
+        #: Why the lane is not open, for people; None when it is.
+        self.reason: str | None = None
+
+    @property
+    def state(self) -> LaneState:
+        if self._stopped:
+            return LaneState.STOPPED
+        if self._now_s() < self._until_s:
+            return LaneState.PAUSED
+        return LaneState.PROBING if self._down else LaneState.OPEN
+
+    @property
+    def waits_s(self) -> float:
+        """Seconds until the lane lets something through again; 0 when it does now."""
+        return max(0.0, self._until_s - self._now_s())
+
+    def allows(self, *, free: int, running: int) -> int:
+        """How many attempts may start now, given free slots and running attempts."""
+        state = self.state
+        if state is LaneState.OPEN:
+            return free
+        if state is LaneState.PROBING:
+            return min(free, 1) if running == 0 else 0
+        return 0
+
+    def succeeded(self) -> None:
+        """An attempt came back with a result: the service works."""
+        self._failed_jobs.clear()
+        self._down = False
+        self._probes = 0
+        if not self._stopped and self._now_s() >= self._until_s:
+            self.reason = None
+
+    def failed(self, job: str, error: BaseException) -> Fault:
+        """An attempt failed. Says whose fault it is, and closes the lane as far as it must be."""
+        if isinstance(error, Unauthorized):
+            self._stopped = True
+            self.reason = describe(error)
+            return Fault.SERVICE
+        if isinstance(error, RateLimited):
+            self._pause(PAUSE_DEFAULT_S if error.retry_after_s is None else error.retry_after_s, error)
+            return Fault.SERVICE
+        if isinstance(error, Unavailable):
+            self._go_down(job, error)
+            return Fault.SERVICE
+        if isinstance(error, ServiceError | TimeoutError | OSError):
+            return self._service_failed(job, error)
+        return Fault.JOB
+
+    def resume(self) -> None:
+        """Somebody mended it: let everything through."""
+        self._until_s = 0.0
+        self._stopped = self._down = False
+        self._failed_jobs.clear()
+        self._probes = 0
+        self.reason = None
+
+    def _service_failed(self, job: str, error: BaseException) -> Fault:
+        if self._down:
+            self._go_down(job, error)
+            return Fault.SERVICE
+        # One document that always fails must not hold the lane: only different jobs in a row open it.
+        self._failed_jobs.add(job)
+        if len(self._failed_jobs) >= JOBS_TO_OPEN:
+            self._go_down(job, error)
+            return Fault.SERVICE
+        return Fault.JOB
+
+    def _go_down(self, job: str, error: BaseException) -> None:
+        if self._now_s() < self._until_s and self._down:
+            return  # A straggler that was running when the lane went down: it is no probe.
+        self._down = True
+        self._probes += 1
+        self.last_probe = job
+        self._pause(draw_pause_s(PROBE_FIRST_S, PROBE_FACTOR, PROBE_MAX_S, self._probes, self._uniform), error)
+
+    def _pause(self, seconds: float, error: BaseException) -> None:
+        self._until_s = max(self._until_s, self._now_s() + min(max(seconds, 0.0), PAUSE_MAX_S))
+        self.reason = describe(error)

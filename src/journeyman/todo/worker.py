@@ -1,0 +1,177 @@
+"""TodoWorker: a worker whose list of jobs is part of the application's state."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+
+from journeyman.errors import DefinitionError
+from journeyman.feature import Command
+from journeyman.follower import MessageSource
+from journeyman.message import Message
+from journeyman.retry import Retry
+from journeyman.worker import Application
+
+C = TypeVar("C", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A job to be opened.
+
+    Args:
+        key: names the job within its worker. While a job with the key is open, opening it again does nothing.
+        subject: what it is about. Jobs of one subject run one at a time, in order; None orders nothing.
+        due_in_s: seconds after its message was recorded, before which it is not tried.
+    """
+
+    key: str
+    subject: str | None = None
+    due_in_s: float = 0.0
+
+
+class Attempt(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
+    """One try at a job.
+
+    `number` counts 1, 2, 3 … . `message` is what opened the job: its input. `key` is the same over all attempts: for
+    services that deduplicate. `fence` is the attempt's own number, which its answer must carry to be taken.
+    """
+
+    id: str
+    subject: str | None
+    number: int
+    message: Message[C]
+    fence: int
+    key: str
+
+
+class Reaction(msgspec.Struct, frozen=True):
+    """A declared reaction: the method, the command it reacts to, and from where on."""
+
+    method: str
+    on: type[Command]
+    name: str
+    since: int | Literal["now"] | None
+    former_names: tuple[str, ...]
+
+
+def reacts(
+    on: type[Command], *, name: str, since: int | Literal["now"] | None = None, former_names: Sequence[str] = ()
+) -> Callable[[F], F]:
+    """Message in, commands out, once each and in order. For a method that takes a Message of `on`.
+
+    The method returns a command, a list of commands, or None. It makes no external call; ids it makes derive from the
+    message's id, so that it returns the same when it is asked again. Returning None is not recorded.
+
+    Args:
+        name: the reaction's name, fixed for ever; in `former_names` when it changes.
+        since: from which position on old messages are handled when the reaction is first used on a log that has some:
+            0 for all of them, "now" for none. Without it such a start is refused.
+    """
+    return _marker("reacts", lambda method: Reaction(method, on, name, since, tuple(former_names)))
+
+
+def opens(*on: type[Command]) -> Callable[[F], F]:
+    """For a pure method that takes a Message of one of these commands and returns the Job it opens, several, or None."""
+    return _marker("opens", lambda method: (method, on))
+
+
+def ends(*on: type[Command]) -> Callable[[F], F]:
+    """For a pure method that takes a Message of one of these commands and returns the key of the job it ends, several,
+    or None.
+    """
+    return _marker("ends", lambda method: (method, on))
+
+
+def _marker(kind: str, make: Callable[[str], Any]) -> Callable[[F], F]:
+    def mark(function: F) -> F:
+        marks = getattr(function, "__journeyman__", ())
+        function.__journeyman__ = (*marks, (kind, make(function.__name__)))  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class TodoWorker:
+    """A worker with a to-do list. Subclass it, and register an instance with the application.
+
+    Every process builds every worker, to keep its list: so `__init__` takes no secrets and does no I/O. Clients are
+    opened in `start`, which runs only where workers do.
+
+    Attributes:
+        name: `feature/words`, fixed for ever; in `former_names` when it changes.
+        concurrency: how many attempts run at once in one process.
+        timeout_s: how long an attempt may take.
+        retry: how often and after which pauses a job is tried.
+        after_crash: "retry", or "park" for effects that must not be repeated: a job whose process died in mid-attempt
+            then waits for a person, its outcome unknown.
+    """
+
+    name: ClassVar[str]
+    former_names: ClassVar[Sequence[str]] = ()
+    concurrency: ClassVar[int] = 8
+    timeout_s: ClassVar[float] = 60.0
+    retry: ClassVar[Retry] = Retry()
+    after_crash: ClassVar[Literal["retry", "park"]] = "retry"
+
+    #: The application: for queries and commands, from `start` on.
+    app: Application
+    #: The log's messages by position, from `start` on.
+    messages: MessageSource
+
+    async def start(self) -> None:
+        """Open clients. Raising fails the application's start."""
+
+    async def stop(self) -> None:
+        """Close clients. No attempt runs any more."""
+
+    def perform(self, attempt: Attempt[Any]) -> Awaitable[Command | None] | Command | None:
+        """The slow call, outside every lock. Returns the command that answers; None when the job needs no answer.
+
+        `async def`, or a `def` that runs in a thread and holds its slot until it returns. It may be called again for
+        the same job after a crash: its outcome is what is recorded once. Raise ServiceError and its kin for what the
+        service did, GiveUp when trying again can't help, anything else for what this job did.
+        """
+        raise NotImplementedError
+
+    def give_up(self, attempt: Attempt[Any], error: BaseException) -> Command | None:
+        """The command that answers after the last attempt; None parks the job for a person."""
+        return None
+
+    # What the subclass declared, gathered once.
+
+    reactions: ClassVar[tuple[Reaction, ...]] = ()
+    openers: ClassVar[tuple[tuple[str, tuple[type[Command], ...]], ...]] = ()
+    enders: ClassVar[tuple[tuple[str, tuple[type[Command], ...]], ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        found: dict[str, list[Any]] = {"reacts": [], "opens": [], "ends": []}
+        for name in dir(cls):
+            for kind, mark in getattr(getattr(cls, name, None), "__journeyman__", ()):
+                found[kind].append(mark)
+        cls.reactions = tuple(found["reacts"])
+        cls.openers = tuple(found["opens"])
+        cls.enders = tuple(found["ends"])
+
+
+def check_worker(worker: TodoWorker) -> None:
+    """Refuse a to-do worker that can't work.
+
+    Raises:
+        DefinitionError: it has no name, opens no jobs, has no `perform`, or a value makes no sense.
+    """
+    cls = type(worker)
+    where = cls.__name__
+    if not getattr(cls, "name", ""):
+        raise DefinitionError(f"{where} needs a name, like name = 'posts/summaries'.")
+    if cls.openers and cls.perform is TodoWorker.perform:
+        raise DefinitionError(f"{where} opens jobs, but has no perform to do them.")
+    if not cls.openers and not cls.reactions:
+        raise DefinitionError(f"{where} does nothing: give it a method with @opens, or one with @reacts.")
+    if cls.concurrency < 1 or cls.timeout_s <= 0:
+        raise DefinitionError(f"{where}: concurrency must be at least 1, and timeout_s above 0.")
+    names = [name for reaction in cls.reactions for name in (reaction.name, *reaction.former_names)]
+    if len(names) != len(set(names)):
+        raise DefinitionError(f"{where} has two reactions of one name: {', '.join(sorted(names))}.")
