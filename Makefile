@@ -22,7 +22,7 @@ check: $(READY)  ## format, lint, types, layers: all that needs no running of te
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
-	@# Further checks go here, one line each.
+	@$(BIN)/journeyman schema --check
 
 .PHONY: test
 test: $(READY)  ## every test; some with: make test ARGS="tests/store -k order"

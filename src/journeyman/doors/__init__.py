@@ -1,0 +1,1 @@
+"""How people and programs reach an application. Doors translate, and hold no rules."""

@@ -1,0 +1,5 @@
+"""The command line: `journeyman`."""
+
+from journeyman.doors.cli.main import main
+
+__all__ = ["main"]

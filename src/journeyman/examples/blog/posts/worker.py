@@ -72,7 +72,7 @@ class PostWorker(TodoWorker):
 
     def give_up(self, attempt: Attempt[RequestSummaryGeneration], error: BaseException) -> Command:
         request = attempt.message.body
-        reason = f"{error or type(error).__name__} (attempt {attempt.number} of {self.retry.attempts})"
+        reason = f"{str(error) or type(error).__name__} (attempt {attempt.number} of {self.retry.attempts})"
         return FailSummaryGeneration(
             request_id=request.request_id, post_id=request.post_id, error_message=reason[:2000]
         )
