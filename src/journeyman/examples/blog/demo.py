@@ -62,9 +62,9 @@ async def _run(store: str, delay_s: float, console: Console, *, as_json: bool) -
     summarizer = summarizer_from_environment()
     app = App(features=[posts], workers=[PostWorker(lambda: _Slow(summarizer, delay_s) if delay_s else summarizer)])
     started = monotonic()
-    console.print(f"Store       {store}\nSummarizer  {summarizer.description}", highlight=False)
     documents = await asyncio.to_thread(lambda: list(standard_library_documents()))
     async with app.running(store):
+        console.print(f"Store       {app.store.url}\nSummarizer  {summarizer.description}", highlight=False)
         with _progress(console) as progress:
             imported = await _import(app, documents, _advance(progress, "Importing", len(documents)))
             await _summarise(app, progress)

@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Protocol
 
+from journeyman import JourneymanError
+
 #: The longest summary: whatever makes it, it is cut to this.
 SUMMARY_CHARACTERS_MAX = 600
 
@@ -37,7 +39,7 @@ class Summarizer(Protocol):
         """Give up what is open. Nothing may be asked afterwards."""
 
 
-class NotConfigured(Exception):
+class NotConfigured(JourneymanError):
     """The environment does not say enough to open the summarizer that it asks for."""
 
 

@@ -1,0 +1,5 @@
+"""`python -m journeyman`."""
+
+from journeyman.doors.cli import main
+
+main()
