@@ -1,0 +1,104 @@
+"""What the documents show is true: their code runs, and prints what they say it prints.
+
+In a document, a fence ```` ```python NAME.py ```` is a file, ```` ```python NAME.py + ```` adds to it, and
+```` ```console test ```` has commands behind `$ ` with their output, in which … stands for anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FENCE = re.compile(r"^```(\S+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def fences(document: str) -> list[tuple[str, list[str], str]]:
+    """(language, further words, text) of each fence of a document."""
+    text = (ROOT / document).read_text()
+    return [(language, words.split(), body) for language, words, body in FENCE.findall(text)]
+
+
+def run(command: str, folder: Path) -> str:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("JOURNEYMAN_STORE", None)
+    finished = subprocess.run(  # noqa: S602  # the commands are the project's own documents
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert finished.returncode == 0, f"{command}\n{finished.stdout}{finished.stderr}"
+    return finished.stdout
+
+
+def shown_runs(body: str) -> list[tuple[str, str]]:
+    """(command, the output that the document shows) for each command of a console fence."""
+    parts = re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]
+    return [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
+
+
+def as_pattern(output: str) -> str:
+    return ".*".join(re.escape(piece) for piece in output.strip().split("…"))
+
+
+@pytest.mark.parametrize("document", ["docs/tutorial.md"])
+def test_a_document_followed_from_top_to_bottom_prints_what_it_says(document: str, tmp_path: Path) -> None:
+    commands = 0
+    for language, words, body in fences(document):
+        if language == "python" and words:
+            mode = "a" if "+" in words else "w"
+            with (tmp_path / words[0]).open(mode) as file:
+                file.write("\n\n" + body)
+        if language == "console" and "test" in words:
+            for command, output in shown_runs(body):
+                commands += 1
+                assert re.fullmatch(as_pattern(output), run(command, tmp_path).strip(), re.DOTALL), command
+    assert commands >= 5
+
+
+def test_every_python_file_of_a_document_can_be_imported(tmp_path: Path) -> None:
+    for language, words, body in fences("docs/tutorial.md"):
+        if language == "python" and words and words[0] == "upcast_example.py":
+            (tmp_path / words[0]).write_text(body)
+            run(f"python {words[0]}", tmp_path)
+            return
+    pytest.fail("the tutorial shows no upcaster any more")
+
+
+def test_the_worker_of_the_readme_does_its_job(tmp_path: Path) -> None:
+    (code,) = [body for language, _, body in fences("README.md") if language == "python"]
+    assert len(code.splitlines()) <= 25
+    (tmp_path / "notes.py").write_text(code)
+    (tmp_path / "story.py").write_text(
+        "import asyncio\n"
+        "from notes import AddNote, app\n"
+        "async def main():\n"
+        "    async with app.running():\n"
+        "        await app.execute(AddNote(note_id='n1', text='hello'))\n"
+        "        while True:\n"
+        "            for record in await app.store.log.read(0, 100):\n"
+        "                if record.name == 'notes/set-shout':\n"
+        "                    return print(record.body.decode())\n"
+        "            await app.store.log.wait(app.position, 1.0)\n"
+        "asyncio.run(main())\n"
+    )
+
+    assert '"result":"HELLO"' in run("python story.py", tmp_path)
+
+
+@pytest.mark.parametrize("document", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))])
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
