@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -210,6 +210,14 @@ class IgnoresTurns(MemoryLog):
         self._write(records, after)
 
 
+class SharesTheTurn(MemoryLog):
+    """Gives the turn to everybody."""
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        yield
+
+
 class IgnoresExpect(MemoryKeys):
     async def put(self, key: str, value: bytes, *, expect: int | None = None) -> int | None:
         return await super().put(key, value)
@@ -298,6 +306,7 @@ CAUGHT_BY: dict[type, str] = {
     IgnoresTheTimeout: "test_wait_returns_after_its_timeout",
     KeepsTheTurn: "test_a_cancelled_holder_gives_the_turn_back",
     IgnoresTurns: "test_appends_of_others_wait_while_the_turn_is_held",
+    SharesTheTurn: "test_one_holds_the_turn_at_a_time",
     IgnoresExpect: "test_put_with_expect_changes_only_that_revision",
     IgnoresExpectZero: "test_expect_0_is_for_a_key_that_does_not_exist",
     DeletesAnything: "test_delete_with_expect_removes_only_that_revision",

@@ -42,6 +42,8 @@ async def test_results_and_errors_travel(thread: Thread) -> None:
 
 
 async def test_a_call_outlives_its_cancelled_caller(thread: Thread) -> None:
+    noise: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context))
     entered, leave, done = threading.Event(), threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -56,6 +58,7 @@ async def test_a_call_outlives_its_cancelled_caller(thread: Thread) -> None:
         await caller
     leave.set()
     assert await thread.call(done.is_set)
+    assert noise == []
 
 
 def test_a_closed_loop_makes_no_noise_and_breaks_nothing() -> None:

@@ -352,13 +352,31 @@ class StoreContract:
         rival = asyncio.create_task(append_at_1())
         async with store.log.turn():
             held.set()
-            await turn_the_loop(3)
+            await store.log.wait(0, timeout_s=0.2)
+            assert await store.log.head() == 0
             for number in range(5):
                 await fill(store, 1, after=number)
             assert not rival.done()
         with pytest.raises(Conflict) as conflict:
             await rival
         assert conflict.value.head == 5
+
+    async def test_one_holds_the_turn_at_a_time(self, store: Store, other: Store) -> None:
+        if not self.has_turns:
+            pytest.skip("this backend has no turns")
+        holders = 0
+
+        async def take_turns(handle: Store) -> None:
+            nonlocal holders
+            for _ in range(5):
+                async with handle.log.turn():
+                    holders += 1
+                    await append_one(handle, "")
+                    assert holders == 1
+                    holders -= 1
+
+        async with asyncio.timeout(self.patience_s):
+            await asyncio.gather(*(take_turns(handle) for handle in (store, store, other, other)))
 
     async def test_a_cancelled_holder_gives_the_turn_back(self, store: Store, other: Store) -> None:
         held = asyncio.Event()

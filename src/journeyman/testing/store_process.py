@@ -34,13 +34,14 @@ async def write(store: Store, subject: str, count: str) -> str:
 
 
 async def _append_one(store: Store, subject: str) -> None:
-    after, conflicts = await store.log.head(), 0
+    conflicts = 0
     while True:
         async with store.log.turn() if conflicts >= CONFLICTS_BEFORE_TURN else nullcontext():
+            after = await store.log.head()
             try:
                 return await store.log.append(make_records(1, after=after, subject=subject), after=after)
-            except Conflict as conflict:
-                after, conflicts = conflict.head, conflicts + 1
+            except Conflict:
+                conflicts += 1
 
 
 async def follow(store: Store, until: str) -> str:
