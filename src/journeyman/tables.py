@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from operator import attrgetter
-from typing import Any, ClassVar, Final, Generic, TypeVar, cast
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -57,12 +57,13 @@ class Table(Generic[K, R]):
 
     Args:
         row: the row type: a frozen msgspec.Struct of immutable fields, at every depth.
-        key: the field, or tuple of fields, that identifies a row.
-        index: named sorted indexes: the fields they sort by, for `find` and `count`.
+        key: the field, or tuple of fields, that identifies a row. Its values have an order, and are never None.
+        index: named sorted indexes: the fields they sort by, for `find` and `count`. Their values have an order; None
+            comes first.
         unique: named unique indexes: the fields that no two rows may share, for `by`. None is shared by many.
 
     Raises:
-        DefinitionError: the row type is mutable somewhere, or a field does not exist.
+        DefinitionError: the row type is mutable somewhere, or a field does not exist or has no order.
     """
 
     def __init__(
@@ -74,19 +75,20 @@ class Table(Generic[K, R]):
         unique: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.row_type = row
-        self._key_fields = key
+        self._key_fields = (key,) if isinstance(key, str) else key
         self._index_fields = dict(index or {})
         self._unique_fields = dict(unique or {})
-        _check_fields(self)
         _check_frozen(row)
-        self._key_of: Callable[[Any], Any] = attrgetter(*_as_tuple(key))
+        _check_fields(self)
+        self._key_of: Callable[[Any], Any] = attrgetter(*self._key_fields)
+        self._decode = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]  # a type at run time
         self._become_empty(UndoList())
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def _become_empty(self, undo: UndoList) -> None:
-        self._undo = undo.entries
+        self._undo = undo
         self._rows: dict[K, R] = {}
         self._sorted = {name: _SortedIndex(self.row_type, fields) for name, fields in self._index_fields.items()}
         self._unique = {name: _UniqueIndex(name, fields) for name, fields in self._unique_fields.items()}
@@ -102,7 +104,7 @@ class Table(Generic[K, R]):
     # What commands write.
 
     def put(self, row: R) -> None:
-        """Insert the row, or replace the one with its key.
+        """Insert the row, or replace the one with its key. What is refused changes nothing.
 
         Raises:
             TypeError: it is not a row of this table.
@@ -112,10 +114,10 @@ class Table(Generic[K, R]):
             raise TypeError(f"{self.name} holds {self.row_type.__name__} rows, not {type(row).__name__}.")
         key = self._key_of(row)
         old = self._rows.get(key, cast(R, _ABSENT))
-        for unique in self._unique.values():
-            unique.check(key, row)
-        self._undo.append((self, key, old))
-        self._replace(key, old, row)
+        if self._indexes:
+            self._reindex(key, old, row)
+        self._rows[key] = row
+        self._undo.entries.append((self, key, old))
 
     def delete(self, key: K) -> None:
         """Remove the row with this key.
@@ -124,19 +126,28 @@ class Table(Generic[K, R]):
             KeyError: there is none.
         """
         old = self._rows[key]
-        self._undo.append((self, key, old))
-        self._replace(key, old, _ABSENT)
+        self._reindex(key, old, _ABSENT)
+        del self._rows[key]
+        self._undo.entries.append((self, key, old))
 
     def _restore(self, key: K, row: R) -> None:
-        self._replace(key, self._rows.get(key, _ABSENT), row)
-
-    def _replace(self, key: K, old: R, new: R) -> None:
-        for index in self._indexes:
-            index.replace(key, old, new)
-        if new is _ABSENT:
+        self._reindex(key, self._rows.get(key, _ABSENT), row)
+        if row is _ABSENT:
             del self._rows[key]
         else:
-            self._rows[key] = new
+            self._rows[key] = row
+
+    def _reindex(self, key: K, old: R, new: R) -> None:
+        """Change all indexes; when one refuses the row, none. A half-changed index could never be undone."""
+        done = 0
+        try:
+            for index in self._indexes:
+                index.replace(key, old, new)
+                done += 1
+        except BaseException:
+            for index in self._indexes[:done]:
+                index.replace(key, new, old)
+            raise
 
     # What commands and queries read.
 
@@ -159,8 +170,15 @@ class Table(Generic[K, R]):
         return (rows[key] for key in sorted(rows))  # type: ignore[type-var]  # keys are strings, ints or tuples of them
 
     def by(self, unique: str, *values: object) -> R | None:
-        """The one row with these values in the unique index, or None."""
-        key = self._unique[unique].keys.get(values, _ABSENT)
+        """The one row with these values in the unique index, or None.
+
+        Raises:
+            TypeError: the index has another number of fields.
+        """
+        index = self._unique[unique]
+        if len(values) != len(index.fields):
+            raise TypeError(f"{self.name}.by({unique!r}, …) needs a value for each of {', '.join(index.fields)}.")
+        key = index.keys.get(values, _ABSENT)
         return None if key is _ABSENT else self._rows[key]
 
     def find(
@@ -169,6 +187,10 @@ class Table(Generic[K, R]):
         """Rows whose first index fields have these values, sorted by the index's other fields and then by key.
 
         Finding costs the logarithm of the table's size, plus the rows returned.
+
+        Raises:
+            TypeError: there are more values than the index has fields.
+            ValueError: offset or limit is negative.
         """
         return list(self.scan(index, *values, reverse=reverse, offset=offset, limit=limit))
 
@@ -188,17 +210,26 @@ class Table(Generic[K, R]):
     # Snapshots and comparison.
 
     def encode(self) -> bytes:
-        """All rows in key order, as a JSON array."""
-        return _encoder.encode(list(self))
+        """All rows in key order, as a JSON array that `load` takes.
+
+        Rows are encoded as their types say, not as they were built: 1 in a field for floats is 1.0, here and in a
+        process that has loaded it.
+
+        Raises:
+            TypeError: a row has a value that its type does not allow, such as NaN.
+        """
+        data = _encoder.encode(list(self))
+        try:
+            return _encoder.encode(self._decode(data))
+        except msgspec.ValidationError as error:
+            raise TypeError(f"{self.name} has a row that does not fit {self.row_type.__name__}: {error}") from error
 
     def load(self, data: bytes) -> None:
         """Replace everything by what `encode` gave. Not undone."""
-        rows = msgspec.json.decode(data, type=list[self.row_type])  # type: ignore[name-defined]  # a type at run time
-        undo = UndoList()
-        undo.entries = self._undo
-        self._become_empty(undo)
+        rows = self._decode(data)
+        self._become_empty(self._undo)
         for row in rows:
-            self._replace(self._key_of(row), _ABSENT, row)
+            self._restore(self._key_of(row), row)
 
 
 class State:
@@ -211,6 +242,11 @@ class State:
 
     def __init_subclass__(cls) -> None:
         declared = {name: value for name, value in vars(cls).items() if isinstance(value, Table)}
+        for name, value in vars(cls).items():
+            if isinstance(value, list | dict | set | bytearray) and not name.startswith("__"):
+                raise DefinitionError(f"{cls.__name__}.{name} could change and not be undone: declare a Table for it.")
+        for name in declared.keys() & vars(State).keys():
+            raise DefinitionError(f"{cls.__name__}.{name}: a table can't have this name, State uses it itself.")
         cls._declared = {**cls._declared, **declared}
 
     def __init__(self, app: AppState | None = None) -> None:
@@ -268,10 +304,13 @@ class _SortedIndex:
     """Tuples of (the fields' values …, key), sorted. A field that may be None is wrapped, so that None sorts first."""
 
     def __init__(self, row_type: type[msgspec.Struct], fields: tuple[str, ...]) -> None:
-        optional = _optional_fields(row_type)
+        types = _field_types(row_type)
+        bare = [_without_none(types[name]) for name in fields]
+        self.fields = fields
         self._values = attrgetter(*fields)
         self._single = len(fields) == 1
-        self._wrapped = tuple(number for number, name in enumerate(fields) if name in optional)
+        self._wrapped = tuple(number for number, (_, optional) in enumerate(bare) if optional)
+        self._numbers = tuple(number for number, (kind, _) in enumerate(bare) if isinstance(kind, _NUMBERS))
         self._entries: SortedList[Any] = SortedList()
 
     def replace(self, key: Any, old: Any, new: Any) -> None:
@@ -279,28 +318,34 @@ class _SortedIndex:
         after = None if new is _ABSENT else self._entry(key, new)
         if before == after:
             return
-        if before is not None:
-            self._entries.remove(before)
+        # What can fail goes first: a value of another type has no place among the others.
         if after is not None:
             self._entries.add(after)
+        if before is not None:
+            self._entries.remove(before)
 
     def keys(self, values: tuple[object, ...], *, reverse: bool, offset: int, limit: int | None) -> Iterator[Any]:
+        if offset < 0:
+            raise ValueError(f"The offset is {offset}; it must not be negative.")
         start, stop = self.span(values)
         start, stop = (start, stop - offset) if reverse else (start + offset, stop)
         entries = self._entries.islice(start, max(start, stop), reverse)
         return (entry[-1] for entry in islice(entries, limit))
 
     def span(self, values: tuple[object, ...]) -> tuple[int, int]:
+        if len(values) > len(self.fields):
+            raise TypeError(f"{len(values)} values are given for an index of {', '.join(self.fields)}.")
         prefix = self._wrap(values)
         return self._entries.bisect_left(prefix), self._entries.bisect_left((*prefix, _HIGHEST))
 
     def _entry(self, key: Any, row: Any) -> tuple[Any, ...]:
-        values = self._values(row)
-        return (*self._wrap((values,) if self._single else values), key)
+        values = (self._values(row),) if self._single else self._values(row)
+        for number in self._numbers:
+            if values[number] != values[number]:
+                raise ValueError(f"{self.fields[number]} is NaN, which has no place in an order.")
+        return (*self._wrap(values), key) if self._wrapped else (*values, key)
 
     def _wrap(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self._wrapped:
-            return values
         wrapped = list(values)
         for number in self._wrapped:
             if number < len(wrapped):
@@ -316,57 +361,113 @@ class _UniqueIndex:
         self.name = name
         self.fields = fields
         self.keys: dict[tuple[Any, ...], Any] = {}
-
-    def check(self, key: Any, row: Any) -> None:
-        values = self._values(row)
-        if None not in values and self.keys.get(values, key) != key:
-            raise ValueError(f"{self.name} is unique, and another row has {values!r}.")
+        self._values = attrgetter(*fields)
+        self._single = len(fields) == 1
 
     def replace(self, key: Any, old: Any, new: Any) -> None:
-        if old is not _ABSENT:
-            values = self._values(old)
-            if None not in values:
-                del self.keys[values]
-        if new is not _ABSENT:
-            values = self._values(new)
-            if None not in values:
-                self.keys[values] = key
+        before = None if old is _ABSENT else self._entry(old)
+        after = None if new is _ABSENT else self._entry(new)
+        if before == after:
+            return
+        if after is not None:
+            if after in self.keys:
+                raise ValueError(f"{self.name} is unique, and another row has {after!r}.")
+            self.keys[after] = key
+        if before is not None:
+            del self.keys[before]
 
-    def _values(self, row: Any) -> tuple[Any, ...]:
-        return tuple(getattr(row, name) for name in self.fields)
+    def _entry(self, row: Any) -> tuple[Any, ...] | None:
+        values = (self._values(row),) if self._single else self._values(row)
+        return None if None in values else values
 
 
-def _as_tuple(fields: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (fields,) if isinstance(fields, str) else fields
+# What a row type must be.
+
+#: Types whose values, each with each, have an order.
+_ORDERED = (
+    inspect.StrType,
+    inspect.IntType,
+    inspect.BoolType,
+    inspect.BytesType,
+    inspect.UUIDType,
+    inspect.DateType,
+    inspect.TimeDeltaType,
+)
+
+#: Types that have an order but for NaN: an index refuses that one value.
+_NUMBERS = (inspect.FloatType, inspect.DecimalType)
 
 
 def _check_fields(table: Table[Any, Any]) -> None:
-    known = table.row_type.__struct_fields__
-    wanted = [_as_tuple(table._key_fields), *table._index_fields.values(), *table._unique_fields.values()]
-    for fields in wanted:
-        if not isinstance(fields, tuple) or not fields:  # type: ignore[redundant-expr]  # people forget the comma
-            raise DefinitionError(f"An index names its fields in a tuple, like ('status',), not {fields!r}.")
-        for name in fields:
-            if name not in known:
-                raise DefinitionError(
-                    f"{table.row_type.__name__} has no field {name!r} to index by. It has: {', '.join(known)}."
-                )
+    indexes = table._index_fields.values()
+    for fields in (table._key_fields, *indexes, *table._unique_fields.values()):
+        _check_names(table.row_type, fields)
+    types = _field_types(table.row_type)
+    for name in table._key_fields:
+        if not _is_ordered(types[name]):
+            raise DefinitionError(_NO_ORDER.format(table.row_type.__name__, name, "a key"))
+    for name in (name for fields in indexes for name in fields):
+        kind, _ = _without_none(types[name])
+        if not (_is_ordered(kind) or isinstance(kind, _NUMBERS)):
+            raise DefinitionError(_NO_ORDER.format(table.row_type.__name__, name, "an index"))
 
 
-def _optional_fields(row_type: type[msgspec.Struct]) -> frozenset[str]:
+_NO_ORDER: Final = (
+    "{}.{} can't be in {}: not all its values have an order. Use str, int, a StrEnum, date, datetime with "
+    "Meta(tz=True), or tuples of these; None and float in an index only."
+)
+
+
+def _check_names(row_type: type[msgspec.Struct], fields: object) -> None:
+    known = row_type.__struct_fields__
+    if not isinstance(fields, tuple) or not fields:
+        raise DefinitionError(f"An index names its fields in a tuple, like ('status',), not {fields!r}.")
+    for name in fields:
+        if name not in known:
+            raise DefinitionError(f"{row_type.__name__} has no field {name!r} to index by. It has: {', '.join(known)}.")
+
+
+def _field_types(row_type: type[msgspec.Struct]) -> dict[str, inspect.Type]:
     info = cast(inspect.StructType, inspect.type_info(row_type))
-    return frozenset(
-        field.name for field in info.fields if isinstance(field.type, inspect.UnionType) and field.type.includes_none
-    )
+    return {field.name: field.type for field in info.fields}
 
 
-_MUTABLE = {
+def _without_none(info: inspect.Type) -> tuple[inspect.Type, bool]:
+    """The type of the values that are not None, and whether None is one."""
+    if isinstance(info, inspect.Metadata):
+        return _without_none(info.type)
+    if isinstance(info, inspect.UnionType) and info.includes_none:
+        types = tuple(kind for kind in info.types if not isinstance(kind, inspect.NoneType))
+        return (types[0] if len(types) == 1 else inspect.UnionType(types)), True
+    if isinstance(info, inspect.LiteralType) and None in info.values:
+        return inspect.LiteralType(tuple(value for value in info.values if value is not None)), True
+    return info, False
+
+
+def _is_ordered(info: inspect.Type) -> bool:
+    """Whether any two values of the type can be compared, so that they have one order in every process."""
+    match info:
+        case inspect.Metadata():
+            return _is_ordered(info.type)
+        case inspect.DateTimeType() | inspect.TimeType():
+            return info.tz is not None  # one with and one without a zone can't be compared
+        case inspect.EnumType():
+            return issubclass(info.cls, str | int)
+        case inspect.LiteralType():
+            return len({type(value) for value in info.values}) == 1
+        case inspect.TupleType():
+            return all(map(_is_ordered, info.item_types))
+        case inspect.VarTupleType():
+            return _is_ordered(info.item_type)
+    return isinstance(info, _ORDERED)
+
+
+_MUTABLE: Final[Mapping[type[inspect.Type], str]] = {
     inspect.ListType: "a list (use a tuple)",
     inspect.DictType: "a dict (use a table of its own, or a tuple of pairs)",
     inspect.SetType: "a set (use a frozenset)",
     inspect.ByteArrayType: "a bytearray (use bytes)",
     inspect.MemoryViewType: "a memoryview (use bytes)",
-    inspect.CollectionType: "a collection of any kind (use a tuple)",
     inspect.TypedDictType: "a TypedDict (use a frozen Struct)",
     inspect.AnyType: "Any, which can be mutable (name its type)",
     inspect.CustomType: "a type that can't be checked (use a frozen Struct)",
@@ -381,32 +482,46 @@ def _check_frozen(row_type: type[Any]) -> None:
     _check_type(info, row_type.__name__, seen=set())
 
 
-def _check_type(info: inspect.Type, path: str, *, seen: set[type[Any]]) -> None:
-    for kind, what in _MUTABLE.items():
-        if isinstance(info, kind):
-            raise DefinitionError(
-                f"{path} is {what}: a row must be immutable at every depth, or undo would miss a change."
-            )
-    if isinstance(info, inspect.StructType | inspect.DataclassType):
+def _check_type(info: inspect.Type, path: str, *, seen: set[Any]) -> None:
+    # By the type itself: the frozen collections and the others are subclasses of one.
+    if what := _MUTABLE.get(type(info)):
+        raise DefinitionError(f"{path} is {what}: a row must be immutable at every depth, or undo would miss a change.")
+    if isinstance(info, inspect.FrozenSetType) and not _is_ordered(info.item_type):
+        raise DefinitionError(f"{path} is a frozenset of what has no order, so processes can't be compared by it.")
+    if isinstance(info, inspect.StructType | inspect.DataclassType | inspect.NamedTupleType):
         _check_record(info, path, seen=seen)
-    for name in ("item_type", "item_types", "types"):
-        inner = getattr(info, name, ())
-        for item in inner if isinstance(inner, tuple) else (inner,):
-            _check_type(item, path, seen=seen)
-    if isinstance(info, inspect.NamedTupleType):
-        for field in info.fields:
-            _check_type(field.type, f"{path}.{field.name}", seen=seen)
+        return
+    for inner in _inner_types(info):
+        _check_type(inner, path, seen=seen)
 
 
-def _check_record(info: inspect.StructType | inspect.DataclassType, path: str, *, seen: set[type[Any]]) -> None:
+def _inner_types(info: inspect.Type) -> Iterator[inspect.Type]:
+    """The types that a type is made of: items, members of a union, what Annotated annotates."""
+    for name in info.__struct_fields__:
+        value = getattr(info, name)
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, inspect.Type):
+                yield inner
+
+
+def _check_record(
+    info: inspect.StructType | inspect.DataclassType | inspect.NamedTupleType, path: str, *, seen: set[Any]
+) -> None:
     if info.cls in seen:
         return
     seen.add(info.cls)
-    if isinstance(info, inspect.StructType):
-        frozen = info.cls.__struct_config__.frozen
-    else:
-        frozen = cast(Any, info.cls).__dataclass_params__.frozen
-    if not frozen:
-        raise DefinitionError(f"{path} ({info.cls.__name__}) is not frozen: declare it with frozen=True.")
+    # A generic class comes with its parameters, Box[int], and may be seen again with others.
+    cls: Any = get_origin(info.cls) or info.cls
+    if not _is_frozen(cls):
+        raise DefinitionError(f"{path} ({cls.__name__}) is not frozen: declare it with frozen=True.")
     for field in info.fields:
         _check_type(field.type, f"{path}.{field.name}", seen=seen)
+
+
+def _is_frozen(cls: Any) -> bool:
+    if issubclass(cls, tuple):
+        return True
+    if issubclass(cls, msgspec.Struct):
+        return bool(cls.__struct_config__.frozen)
+    # None is for classes of attrs, which don't tell.
+    return bool(getattr(getattr(cls, "__dataclass_params__", None), "frozen", False))
