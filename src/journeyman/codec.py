@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
@@ -51,6 +52,8 @@ class Codec:
             self._add(message_type)
 
     def _add(self, message_type: MessageType[Any]) -> None:
+        if message_type.version < 1:
+            raise DefinitionError(f"{message_type.name} has version {message_type.version}; versions count from 1.")
         missing = set(range(2, message_type.version + 1)) ^ set(message_type.upcasters)
         if missing:
             raise DefinitionError(
@@ -72,12 +75,16 @@ class Codec:
         """The body as JSON.
 
         Raises:
-            Invalid: a field holds what JSON can't.
+            Invalid: a field holds what JSON can't: NaN, infinity, or a value of no JSON type.
         """
         try:
-            return _encoder.encode(body)
+            data = _to_json(body)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Invalid(type(body).__name__, [str(error)]) from error
+        # msgspec writes NaN and infinity as null, which a field that may be None would take as that.
+        if b"null" in data and _has_non_finite(msgspec.to_builtins(body)):
+            raise Invalid(type(body).__name__, ["a number is NaN or infinite, which JSON can't say"])
+        return data
 
     def decode_body(self, name: str, version: int, data: bytes) -> Any:
         """The typed body of a message.
@@ -112,25 +119,42 @@ class _Reader:
 
     def read(self, version: int, data: bytes) -> Any:
         try:
-            if version == self._version:
-                return self._decode(data)
-            return msgspec.convert(self._upcast(version, data), self._type.body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise Undecodable(str(error), newer=False) from error
+            return self._decode(data if version == self._version else self._upcast(version, data))
+        except Undecodable:
+            raise
+        except Exception as error:
+            # Not only msgspec's errors: a body's own __post_init__ may raise anything.
+            raise Undecodable(str(error) or repr(error), newer=False) from error
 
-    def _upcast(self, version: int, data: bytes) -> dict[str, Any]:
+    def _upcast(self, version: int, data: bytes) -> bytes:
+        """The body in the current version, as JSON again: so that one decoder reads all versions alike."""
         if version > self._version:
             raise Undecodable(f"its version is {version}, this code knows up to {self._version}", newer=True)
+        if version < 1:
+            raise Undecodable(f"its version is {version}; versions count from 1", newer=False)
         body: dict[str, Any] = msgspec.json.decode(data)
         for step in range(version + 1, self._version + 1):
-            body = self._run_upcaster(step, body)
-        return body
+            try:
+                body = self._type.upcasters[step](body)
+            except Exception as error:
+                raise Undecodable(f"its upcaster to version {step} raised {error!r}", newer=False) from error
+        return _to_json(body)
 
-    def _run_upcaster(self, step: int, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return self._type.upcasters[step](body)
-        except Exception as error:
-            raise Undecodable(f"its upcaster to version {step} raised {error!r}", newer=False) from error
+
+def _to_json(value: Any) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except TypeError:
+        # The ordering encoder takes no other dicts than those with str keys; in JSON, all keys are str.
+        return _encoder.encode(msgspec.to_builtins(value, str_keys=True))
+
+
+def _has_non_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(_has_non_finite(item) for pair in value.items() for item in pair)
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_non_finite, value))
 
 
 def check_name(kind: str, name: str) -> None:
@@ -158,7 +182,7 @@ def decode_meta(data: bytes) -> Meta:
     """
     try:
         return _meta_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Undecodable(f"its meta is damaged: {error}", newer=False) from error
 
 
@@ -168,7 +192,8 @@ def merge_schemas(
     """The schema file's next content, and a sentence for each change that would make old messages unreadable.
 
     `recorded` is the file's content: name → version → schema. A version, once in the file, keeps its schema for ever:
-    old messages and running processes rely on it. A name stays readable for ever, as a former name perhaps.
+    old messages and running processes rely on it. A name stays readable for ever, as a former name perhaps, and then
+    what was recorded under it binds the command of today.
     """
     merged = {name: dict(versions) for name, versions in recorded.items()}
     faults = [
@@ -176,21 +201,51 @@ def merge_schemas(
         for name in recorded
         if not codec.knows(name)
     ]
-    for name, versions in codec.schemas().items():
-        known = merged.setdefault(name, {})
-        for version, schema in versions.items():
-            if known.setdefault(version, schema) != schema:
-                faults.append(
-                    f"{name} version {version} has another schema than before: make it version {int(version) + 1} "
-                    f"and write an upcaster to it"
-                )
-            if max(map(int, known)) > int(version):
-                faults.append(f"{name} has version {version}, but version {max(map(int, known))} is recorded")
+    for name, kind in sorted(codec.types.items()):
+        schema = _schema(kind.body)
+        merged.setdefault(name, {}).setdefault(str(kind.version), schema)
+        for known_as in (name, *kind.former_names):
+            faults += _changes(known_as, merged.get(known_as, {}), kind.version, schema)
     return merged, faults
 
 
+def _changes(name: str, recorded: Mapping[str, Any], version: int, schema: Any) -> list[str]:
+    """What is wrong with a command of this version and schema, where those are recorded under the name."""
+    newest = max(map(int, recorded), default=0)
+    if newest > version:
+        return [f"{name} has version {version} now, but version {newest} is recorded: versions only grow"]
+    if _comparable(recorded.get(str(version), schema)) == _comparable(schema):
+        return []
+    better = f"make it version {version + 1} and write an upcaster to it"
+    return [f"{name} version {version} has another schema than before: {better}"]
+
+
 def _schema(body: type[Any]) -> Any:
-    return _without_prose(msgspec.json.schema(body))
+    # By way of JSON, as the file has it: a default that is a tuple here is a list there.
+    return _without_prose(msgspec.json.decode(_to_json(msgspec.json.schema(body))))
+
+
+def _comparable(schema: Any) -> bytes:
+    """The schema with its classes numbered as they are met: a class may be renamed, for its name is in no message."""
+    numbers: dict[str, int] = {}
+    definitions = schema.get("$defs", {})
+
+    def number(part: Any) -> Any:
+        if isinstance(part, list):
+            return [number(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        name = str(part.get("$ref", "")).removeprefix("#/$defs/")
+        if name not in definitions:
+            # The order of fields is in no message either.
+            part = {**part, "required": sorted(part["required"])} if isinstance(part.get("required"), list) else part
+            return {key: number(value) for key, value in sorted(part.items()) if key != "$defs"}
+        if name in numbers:
+            return {"$ref": numbers[name]}
+        numbers[name] = len(numbers)
+        return {**number({**part, **definitions[name], "$ref": ""}), "$ref": numbers[name]}
+
+    return _encoder.encode(number(schema))
 
 
 def _without_prose(schema: Any) -> Any:
