@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import new_class
-from typing import Any, Generic, Literal, TypeVar, dataclass_transform, get_type_hints
+from typing import Any, Generic, Literal, Protocol, TypeVar, dataclass_transform, get_type_hints, overload
 
 import msgspec
 
@@ -22,7 +22,6 @@ QueryClass = TypeVar("QueryClass", bound="type[Query[Any]]")
 UpcasterFunction = TypeVar("UpcasterFunction", bound=Upcaster)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class _FrozenMeta(msgspec.StructMeta):
     """Makes plain `class CreatePost(Command)` a frozen Struct, built by keywords, that refuses unknown fields."""
 
@@ -31,7 +30,8 @@ class _FrozenMeta(msgspec.StructMeta):
         return super().__new__(mcls, name, bases, namespace, **{**strict, **config})
 
 
-class Command(msgspec.Struct, metaclass=_FrozenMeta):
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Command(msgspec.Struct, metaclass=_FrozenMeta, frozen=True):
     """A request to change state. Its fields are what is recorded.
 
     `validate` and `apply` see the proposed message: its position, `recorded_at`, actor and ids. They must be
@@ -45,7 +45,8 @@ class Command(msgspec.Struct, metaclass=_FrozenMeta):
         """Change the feature's tables. Reads other features' by `feature.of(state)`."""
 
 
-class Query(msgspec.Struct, Generic[T], metaclass=_FrozenMeta):
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Query(msgspec.Struct, Generic[T], metaclass=_FrozenMeta, frozen=True):
     """A question answered from state. Its fields are what it asks about."""
 
     def run(self, state: Any) -> T:
@@ -156,6 +157,15 @@ class JobFunction(Generic[T]):
         return function
 
 
+class JobDecorator(Protocol):
+    """What `Feature.job` returns: it makes a job of a function, with the type of what the function returns."""
+
+    @overload
+    def __call__(self, function: Callable[[Message[Any]], Awaitable[T]], /) -> JobFunction[T]: ...
+    @overload
+    def __call__(self, function: Callable[[Message[Any]], T], /) -> JobFunction[T]: ...
+
+
 class Feature(Generic[S]):
     """A vertical slice of an application.
 
@@ -184,12 +194,14 @@ class Feature(Generic[S]):
         Args:
             subject: the field that says what the command is about.
             version: 2 or more when the schema changed; each needs an upcaster.
-            former_names: names, without the feature, under which old messages stand in the log.
+            former_names: names under which old messages stand in the log; `other-feature/name` when the command has
+                moved from another feature.
 
         Raises:
             DefinitionError: the name is taken or malformed, or the subject is not a field.
         """
-        check_name("command", name)
+        for part in (name, *(part for former in former_names for part in former.split("/", 1))):
+            check_name("command", part)
 
         def register(cls: CommandClass) -> CommandClass:
             if name in self._declared:
@@ -240,7 +252,7 @@ class Feature(Generic[S]):
         retry: Retry = Retry(),
         concurrency: int = 8,
         timeout_s: float = 60.0,
-    ) -> Callable[[Callable[[Message[Any]], Awaitable[T] | T]], JobFunction[T]]:
+    ) -> JobDecorator:
         """Make a job of one function: called with each message of `on`, its result or last failure is recorded once.
 
         The function takes the message and returns the result: `async def`, or `def` for a thread. Its return type must
@@ -251,8 +263,8 @@ class Feature(Generic[S]):
         """
         check_name("job", name)
 
-        def register(function: Callable[[Message[Any]], Awaitable[T] | T]) -> JobFunction[T]:
-            job: JobFunction[T] = JobFunction(self, name, function, on)
+        def register(function: Callable[[Message[Any]], Any]) -> JobFunction[Any]:
+            job: JobFunction[Any] = JobFunction(self, name, function, on)
             job.since, job.retry, job.concurrency, job.timeout_s = since, retry, concurrency, timeout_s
             self.jobs.append(job)
             return job
@@ -284,7 +296,7 @@ class Feature(Generic[S]):
             name=self._full(name),
             body=cls,
             version=version,
-            former_names=tuple(self._full(former) for former in former_names),
+            former_names=tuple(former if "/" in former else self._full(former) for former in former_names),
             upcasters=self._upcasters.get(name, {}),
         )
         return CommandType(message_type=message_type, feature=self.name, subject_field=subject)
@@ -328,11 +340,13 @@ class Catalog:
             raise DefinitionError(f"The feature name {feature.name!r} is the framework's own: give it another.")
         self.features[feature.name] = feature
         for command in feature.commands:
-            self.commands[command.name] = command
+            if self.commands.setdefault(command.name, command) is not command:
+                raise DefinitionError(f"Two commands are named {command.name}: give one another name.")
             if self._command_of.setdefault(command.message_type.body, command) is not command:
                 raise DefinitionError(f"{command.message_type.body.__name__} is registered twice; make two classes.")
         for query in feature.queries.values():
-            self.queries[query.name] = query
+            if self.queries.setdefault(query.name, query) is not query:
+                raise DefinitionError(f"Two queries are named {query.name}: give one another name.")
             if self._query_of.setdefault(query.query, query) is not query:
                 raise DefinitionError(f"{query.query.__name__} is registered twice; make two classes.")
 
