@@ -1,0 +1,104 @@
+"""The door put together: handlers, what becomes of errors, and the guard in front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from litestar import Litestar, Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+
+from journeyman.app import App
+from journeyman.doors.http import commands, queries
+from journeyman.doors.http.commands import ActorOf, command_handlers
+from journeyman.doors.http.exposed import exposed_commands, exposed_queries
+from journeyman.doors.http.guard import LOOPBACK_HOSTS, ASGIApp, Guard
+from journeyman.doors.http.health import health_handlers
+from journeyman.doors.http.listing import listing_handlers
+from journeyman.doors.http.log import Streams, log_handlers
+from journeyman.doors.http.openapi import openapi_handler
+from journeyman.doors.http.problems import (
+    BAD_REQUEST,
+    CONTENT_TYPE,
+    METHOD_NOT_ALLOWED,
+    UNKNOWN_PATH,
+    Refused,
+    refusal_of,
+)
+from journeyman.doors.http.queries import query_handlers
+from journeyman.errors import UnknownName
+
+#: Up to how many known names an answer lists when a name is unknown.
+NAMES_LISTED_MAX = 50
+
+
+def http_app(
+    app: App,
+    *,
+    allowed_hosts: Iterable[str] = LOOPBACK_HOSTS,
+    actor_of: ActorOf = lambda _: "http",
+) -> ASGIApp:
+    """The HTTP door of an application, as plain ASGI: to mount into another application, or to serve.
+
+    It neither starts nor stops the application: whoever serves it does, by `async with app.running()`.
+
+    Args:
+        allowed_hosts: the names, without port, under which clients may ask for it.
+        actor_of: who sends a command, of the ASGI scope: recorded with it.
+    """
+    return build(app, streams=Streams(), allowed_hosts=allowed_hosts, actor_of=actor_of)
+
+
+def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of: ActorOf = lambda _: "http") -> ASGIApp:
+    """Like `http_app`, with streams that the caller can end."""
+    litestar = Litestar(
+        [
+            *command_handlers(app, actor_of),
+            *query_handlers(app),
+            *listing_handlers(app.catalog),
+            *log_handlers(app, streams),
+            *health_handlers(app, streams),
+            openapi_handler(app.catalog),
+        ],
+        exception_handlers={Exception: _Problems(app)},
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts)
+
+
+class _Problems:
+    """Turns whatever a request raised into a problem document."""
+
+    def __init__(self, app: App) -> None:
+        self._names = {
+            commands.PREFIX: ("command", [command.name for command in exposed_commands(app.catalog)]),
+            queries.PREFIX: ("query", [query.name for query in exposed_queries(app.catalog)]),
+        }
+
+    def __call__(self, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        refused = self._routing(request, error) if isinstance(error, HTTPException) else refusal_of(error)
+        return Response(
+            refused.document,
+            status_code=refused.problem.status,
+            headers=refused.headers,
+            media_type=CONTENT_TYPE,
+        )
+
+    def _routing(self, request: Request[Any, Any, Any], error: HTTPException) -> Refused:
+        """The router's own errors: the handlers raise none of this kind."""
+        path = request.scope["path"]
+        if isinstance(error, MethodNotAllowedException):
+            return Refused(METHOD_NOT_ALLOWED, "See the header Allow.", headers=dict(error.headers or {}))
+        if not isinstance(error, NotFoundException):
+            return (
+                Refused(BAD_REQUEST, "The request can't be understood.")
+                if error.status_code < 500
+                else refusal_of(error)
+            )
+        for prefix, (kind, names) in self._names.items():
+            if path.startswith(prefix):
+                listed = names if len(names) <= NAMES_LISTED_MAX else ()
+                return refusal_of(UnknownName(kind, path.removeprefix(prefix)[:200], listed))
+        return Refused(UNKNOWN_PATH, "See /openapi.json for what there is.")

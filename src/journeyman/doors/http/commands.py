@@ -1,0 +1,76 @@
+"""`POST /commands/{feature}/{name}`: one handler for each command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.handlers import HTTPRouteHandler
+
+from journeyman.app import App
+from journeyman.doors.http.answers import json_answer
+from journeyman.doors.http.bodies import parse, read_body
+from journeyman.doors.http.exposed import exposed_commands
+from journeyman.doors.http.guard import Scope
+from journeyman.doors.http.headers import idempotency_key, require_json
+from journeyman.doors.http.problems import NOT_JSON, Refused
+from journeyman.doors.http.wrong_fields import WrongFields
+from journeyman.feature import Command, CommandType
+
+#: Who sends a command: of the ASGI scope, where the application that the door is mounted in may have left it.
+ActorOf = Callable[[Scope], str | None]
+
+PREFIX = "/commands/"
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """The command is recorded, durably."""
+
+    position: int
+    message_id: str
+
+
+def command_handlers(app: App, actor_of: ActorOf) -> list[HTTPRouteHandler]:
+    """A handler for each command that may come in."""
+    return [_handler(app, command, actor_of) for command in exposed_commands(app.catalog)]
+
+
+def _handler(app: App, command: CommandType, actor_of: ActorOf) -> HTTPRouteHandler:
+    reader = CommandReader(command.message_type.body)
+
+    async def execute(request: Request[Any, Any, Any]) -> Response[bytes]:
+        scope = cast(Scope, request.scope)
+        require_json(scope)
+        key = idempotency_key(scope)
+        body = reader.read(await read_body(scope, request.receive))
+        receipt = await app.execute(body, actor=actor_of(scope), idempotency_key=key)
+        recorded = Recorded(receipt.position, receipt.message_id)
+        # A repeated command created nothing: its answer is the first one's, under 200.
+        return json_answer(recorded, status=200 if receipt.repeated else 201)
+
+    return post(PREFIX + command.name)(execute)
+
+
+class CommandReader:
+    """Makes a command of the body of a request."""
+
+    def __init__(self, cls: type[Command]) -> None:
+        self._decode = msgspec.json.Decoder(cls).decode
+        self._wrong_fields = WrongFields(cls)
+
+    def read(self, data: bytes) -> Command:
+        """The command.
+
+        Raises:
+            Refused: the body is not JSON, or has wrong fields: all of them are named.
+        """
+        value = parse(data)
+        try:
+            return self._decode(data)
+        except msgspec.ValidationError as error:
+            raise self._wrong_fields.refuse(value, error) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            # What Python's reader lets pass: numbers out of all range, halves of surrogate pairs.
+            raise Refused(NOT_JSON, f"{error}. Correct this and send it again.") from None

@@ -1,0 +1,114 @@
+"""What every request passes first: the right host, no other site's commands; and on the way out, security headers.
+
+A page on the web can make a browser send requests to a server on the same machine. Two checks stop that. The Host
+must be one of ours: a page that lets its own name lead here (DNS rebinding) is a foreign host, whatever the address.
+And what changes something must not come from a foreign origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+
+from journeyman.doors.http.headers import header
+from journeyman.doors.http.problems import (
+    BAD_HEADER,
+    CONTENT_TYPE,
+    FOREIGN_ORIGIN,
+    WRONG_HOST,
+    Refused,
+)
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: The names that this machine has for itself.
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+
+#: Where the scope keeps the prefix that the door is mounted under.
+MOUNTED_AT: Final = "journeyman.mounted_at"
+
+#: Methods that change nothing, so that any site may have a browser send them; it can't read the answer.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+SECURITY_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+
+class Guard:
+    """ASGI middleware in front of the whole door."""
+
+    def __init__(self, inner: ASGIApp, *, allowed_hosts: Iterable[str]) -> None:
+        self._inner = inner
+        self._allowed_hosts = frozenset(host.strip("[]").lower() for host in allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._inner(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_secured(event: Event) -> None:
+            if event["type"] == "http.response.start":
+                event["headers"] = [*event["headers"], *SECURITY_HEADERS]
+            await send(event)
+
+        try:
+            self._check(scope)
+        except Refused as refused:
+            await _answer(refused, send_secured)
+        else:
+            await self._inner(_without_prefix(scope), receive, send_secured)
+
+    def _check(self, scope: Scope) -> None:
+        authority = header(scope, b"host")
+        if authority is None:
+            raise Refused(BAD_HEADER, "The request has no Host header.")
+        if host_of(authority) not in self._allowed_hosts:
+            raise Refused(WRONG_HOST, f"Ask for {' or '.join(sorted(self._allowed_hosts))}.")
+        if scope["method"] not in SAFE_METHODS:
+            _check_origin(scope, authority)
+
+
+def _without_prefix(scope: Scope) -> Scope:
+    """The scope as it is where nothing is mounted: hosts differ on whether the path has the prefix of the mount."""
+    prefix = scope.get("root_path") or ""
+    if not prefix:
+        return scope
+    path = scope["path"]
+    if path == prefix or path.startswith(prefix + "/"):
+        path = path[len(prefix) :] or "/"
+    return {**scope, "path": path, "root_path": "", MOUNTED_AT: prefix}
+
+
+def host_of(authority: str) -> str:
+    """The host of `host:port`, in lower case and without brackets."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0].lower()
+    return authority.partition(":")[0].lower()
+
+
+def _check_origin(scope: Scope, authority: str) -> None:
+    origin = header(scope, b"origin")
+    if origin is not None and origin.lower().partition("://")[2] != authority.lower():
+        raise Refused(FOREIGN_ORIGIN, "The command comes from a page of another origin.")
+    if header(scope, b"sec-fetch-site") not in (None, "same-origin", "none"):
+        raise Refused(FOREIGN_ORIGIN, "The command comes from a page of another site.")
+
+
+async def _answer(refused: Refused, send: Send) -> None:
+    document = refused.document
+    headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(document)).encode())]
+    await send({"type": "http.response.start", "status": refused.problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": document})

@@ -1,0 +1,49 @@
+"""`GET /health/live`, `/health/ready` and `/workers`: how the application is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+
+from journeyman.app import App
+from journeyman.doors.http.answers import json_answer
+from journeyman.doors.http.log import Streams
+from journeyman.doors.http.problems import NOT_READY, NOT_RUNNING, busy
+
+#: How long the state may take to answer while the application counts as ready, in seconds.
+READY_S: Final = 1.0
+
+
+def health_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:
+    """The handlers of the health checks and of the workers' status."""
+
+    @get("/health/live")
+    async def live(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return json_answer({"status": "live"})
+
+    @get("/health/ready")
+    async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+        if streams.ending:
+            raise busy("The server is stopping.", kind=NOT_RUNNING)
+        await _check_state(app)
+        return json_answer({"status": "ready", "position": app.position})
+
+    @get("/workers")
+    async def workers(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return json_answer(await app.workers())
+
+    return [live, ready, workers]
+
+
+async def _check_state(app: App) -> None:
+    """Refuse when queries can't be answered, or the store stalls: the application's own errors say why."""
+    try:
+        async with asyncio.timeout(READY_S):
+            await app.state(lambda _: None)
+    except TimeoutError:
+        raise busy(f"The state did not answer within {READY_S:g} s.", kind=NOT_READY) from None
+    if (stalled_s := app.stalled_s) is not None:
+        raise busy(f"The store has not answered for {stalled_s:.1f} s.", kind=NOT_READY)
