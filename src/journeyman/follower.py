@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from journeyman.errors import Corrupt
 from journeyman.message import Message, Record
 from journeyman.store.base import MessageLog
 
@@ -24,32 +25,34 @@ class RecentMessages:
     """The newest applied messages, without gaps: who is nearly up to date need not read the store."""
 
     def __init__(self, *, messages_max: int = RECENT_MESSAGES_MAX, bytes_max: int = RECENT_BYTES_MAX) -> None:
-        self._messages: deque[tuple[int, Message[Any] | None]] = deque()
+        self._messages: deque[Message[Any] | None] = deque()
+        #: The position of the last message held.
+        self._last = 0
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._bytes = 0
 
-    def extend(self, messages: Iterable[tuple[int, Message[Any] | None]]) -> None:
-        """Add what follows: (position, message), with None for one set aside."""
+    def extend(self, messages: Sequence[Message[Any] | None], *, after: int) -> None:
+        """Add the messages at after+1 …, with None for one set aside. What does not join on is forgotten."""
+        if after != self._last:
+            self.clear()
         held = self._messages
-        for entry in messages:
-            if held and held[-1][0] + 1 != entry[0]:
-                self.clear()
-            held.append(entry)
-            self._bytes += _body_bytes(entry[1])
-        while len(held) > self._messages_max or (self._bytes > self._bytes_max and held):
-            self._bytes -= _body_bytes(held.popleft()[1])
+        held.extend(messages)
+        self._last = after + len(messages)
+        self._bytes += sum(map(_body_bytes, messages))
+        while held and (len(held) > self._messages_max or self._bytes > self._bytes_max):
+            self._bytes -= _body_bytes(held.popleft())
 
     def clear(self) -> None:
         self._messages.clear()
         self._bytes = 0
 
-    def after(self, after: int, limit: int) -> list[tuple[int, Message[Any] | None]] | None:
-        """At most `limit` entries behind `after`; None when the first of them is not held."""
+    def after(self, after: int, limit: int) -> list[Message[Any] | None] | None:
+        """At most `limit` messages behind `after`; None when the first of them is not held."""
         held = self._messages
-        if not held or not held[0][0] <= after + 1 <= held[-1][0]:
+        start = after - (self._last - len(held))
+        if not 0 <= start < len(held):
             return None
-        start = after + 1 - held[0][0]
         if limit == 1:
             return [held[start]]
         return list(islice(held, start, start + limit))
@@ -73,13 +76,15 @@ class MessageSource:
         Raises:
             Poisoned, Outdated: a message can't be decoded by this code.
             NotReady: the store can't be read now.
+            Corrupt: the log has a gap.
         """
-        entries = self._recent.after(after, limit)
-        if entries is None:
-            entries = [(record.position, self._decode(record)) for record in await self.log.read(after, limit)]
-        if not entries:
-            return [], after
-        return [message for _, message in entries if message is not None], entries[-1][0]
+        messages = self._recent.after(after, limit)
+        if messages is None:
+            records = await self.log.read(after, limit)
+            if records:
+                check_no_gap(records, after=after)
+            messages = [self._decode(record) for record in records]
+        return [message for message in messages if message is not None], after + len(messages)
 
     async def get(self, position: int) -> Message[Any] | None:
         """The message at a position; None when there is none, or it is set aside."""
@@ -110,13 +115,27 @@ class Follower:
             if messages or self.position == before:
                 return messages
 
-    async def follow(self, *, wait_s: float = 1.0) -> AsyncIterator[list[Message[Any]]]:
+    async def follow(self, *, wait_s: float = 1.0) -> AsyncGenerator[list[Message[Any]], None]:
         """Batches for ever: what is there, then what comes. Ends only with its task."""
         while True:
             if messages := await self.read():
                 yield messages
             else:
                 await self._source.log.wait(self.position, wait_s)
+
+
+def check_no_gap(records: Sequence[Record], *, after: int) -> None:
+    """Refuse records that are not those at after+1, after+2 …
+
+    Raises:
+        Corrupt: there is a gap, or another order.
+    """
+    for expected, record in enumerate(records, start=after + 1):
+        if record.position != expected:
+            raise Corrupt(
+                f"The log has a gap: after position {expected - 1} comes {record.position}. "
+                "Restore the store from a backup that is whole."
+            )
 
 
 def _body_bytes(message: Message[Any] | None) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from journeyman.errors import ApplyFailed, Corrupt, Outdated, Poisoned, Rejected, Undecodable, WrongLog
+from journeyman.errors import ApplyFailed, Outdated, Poisoned, Rejected, Undecodable, WrongLog
 from journeyman.feature import Catalog
-from journeyman.follower import MessageSource, RecentMessages
+from journeyman.follower import MessageSource, RecentMessages, check_no_gap
 from journeyman.message import Message, Record
 from journeyman.receipts import Receipts
 from journeyman.set_aside import NAME as SET_ASIDE_NAME
@@ -43,7 +43,6 @@ class Replica:
         self._catalog = catalog
         self.receipts = Receipts()
         self._ledgers: tuple[Ledger, ...] = (self.receipts, *ledgers)
-        self._feature_of = {command.message_type.body: command.feature for command in catalog.commands.values()}
         self._set_asides: frozenset[int] = frozenset()
         self._started = False
         self._rebuild_to = 0
@@ -53,6 +52,10 @@ class Replica:
 
     def _become_empty(self) -> None:
         self.state = self._catalog.new_state()
+        self._state_of = {
+            command.message_type.body: self.state.features[command.feature]
+            for command in self._catalog.commands.values()
+        }
         self.position = 0
         self.settled_position = 0
         self._settled_id: str | None = None
@@ -108,21 +111,32 @@ class Replica:
             )
 
     def replay(self, records: Sequence[Record]) -> None:
-        """Apply recorded messages that follow the settled position. A message that can't be applied leaves no trace."""
-        applied: list[tuple[int, Message[Any] | None]] = []
+        """Apply recorded messages that follow the settled position. A message that can't be applied leaves no trace.
+
+        Raises:
+            Poisoned, Outdated: as `catch_up`; what is before that message is applied.
+            Corrupt: the records do not follow the settled position; nothing is applied.
+        """
+        assert not self._proposed, "settle or undo what was proposed before reading the log"
+        after = self.settled_position
+        check_no_gap(records, after=after)
+        applied: list[Message[Any] | None] = []
+        undo = self.state.undo
+        whole = undo.mark()
         try:
             for record in records:
-                if record.position != self.position + 1:
-                    raise Corrupt(f"The log has a gap: after position {self.position} comes {record.position}.")
                 message = self.decode(record)
                 if message is not None:
                     self._apply_recorded(message)
-                self.position = self.settled_position = record.position
-                self._settled_id = record.id
-                applied.append((record.position, message))
+                applied.append(message)
+                whole = undo.mark()
         finally:
-            self.state.undo.forget()
-            self._recent.extend(applied)
+            undo.undo(whole)
+            undo.forget()
+            self._recent.extend(applied, after=after)
+            if applied:
+                self.position = self.settled_position = after + len(applied)
+                self._settled_id = records[len(applied) - 1].id
 
     def decode(self, record: Record) -> Message[Any] | None:
         """The message of a record, or None when it is set aside.
@@ -147,11 +161,9 @@ class Replica:
         return any(position <= self.settled_position for position in self._set_asides - known)
 
     def _apply_recorded(self, message: Message[Any]) -> None:
-        mark = self.state.undo.mark()
         try:
             self._apply(message)
         except Exception as error:
-            self.state.undo.undo(mark)
             raise Poisoned(position=message.position, name=message.name, why=repr(error)) from error
 
     # Ahead of the log.
@@ -165,10 +177,11 @@ class Replica:
         """
         undo = self.state.undo
         mark = undo.mark()
+        body = message.body
         try:
             for ledger in self._ledgers:
                 ledger.admit(self.state, message)
-            message.body.validate(self.state.features[self._feature_of[type(message.body)]], message)
+            body.validate(self._state_of[type(body)], message)
             if undo.mark() != mark:
                 raise RuntimeError(f"validate of {message.name} changed the state; only apply may")
             self._apply(message)
@@ -185,7 +198,7 @@ class Replica:
         """Keep everything proposed: it is durable."""
         if self._proposed:
             self._settled_id = self._proposed[-1].id
-            self._recent.extend([(message.position, message) for message in self._proposed])
+            self._recent.extend(self._proposed, after=self.settled_position)
         self.settled_position = self.position
         self._forget()
 
@@ -200,8 +213,7 @@ class Replica:
         self._proposed = []
 
     def _apply(self, message: Message[Any]) -> None:
-        state = self.state
         body = message.body
-        body.apply(state.features[self._feature_of[type(body)]], message)
+        body.apply(self._state_of[type(body)], message)
         for ledger in self._ledgers:
-            ledger.record(state, message)
+            ledger.record(self.state, message)

@@ -9,11 +9,14 @@ import msgspec
 from msgspec import Meta as Constraint
 
 from journeyman.codec import Codec
-from journeyman.errors import Conflict, Rejected
+from journeyman.errors import Conflict, Invalid, Outdated, Poisoned, Rejected, Undecodable
 from journeyman.feature import Command, InternalFeature
 from journeyman.message import Message, Record
 from journeyman.store.base import MessageLog
 from journeyman.tables import State, Table
+
+#: How many decisions one read asks for.
+READ_LIMIT: Final = 1000
 
 #: How often the append is tried when other writers are faster.
 ATTEMPTS_MAX: Final = 100
@@ -44,6 +47,11 @@ class MessageSetAside(Command):
     position: Annotated[int, Constraint(ge=1)]
     reason: Annotated[str, Constraint(min_length=1, max_length=1000)]
 
+    def validate(self, state: SetAsideState, message: Message[Any]) -> None:
+        # Executed, it would be recorded behind a state that has the message in it. `set_aside` writes to the log, and
+        # every process, this one too, meets the decision there and builds its state anew.
+        raise Rejected("A message is set aside in the log itself: journeyman log set-aside.")
+
     def apply(self, state: SetAsideState, message: Message[Any]) -> None:
         state.set_asides.put(SetAside(self.position, message.position, self.reason, message.actor))
 
@@ -55,13 +63,27 @@ codec: Final = Codec(command.message_type for command in set_asides.commands)
 
 
 async def read_set_asides(log: MessageLog) -> frozenset[int]:
-    """The positions set aside by the whole log, whatever position one replays to."""
+    """The positions set aside by the whole log, whatever position one replays to.
+
+    Raises:
+        Outdated: a decision is of a newer version than this code knows.
+        Poisoned: a decision is damaged.
+    """
     positions: set[int] = set()
     after = 0
-    while records := await log.read(after, 1000, name=NAME):
-        positions.update(codec.decode(record).body.position for record in records)
+    while records := await log.read(after, READ_LIMIT, name=NAME):
+        positions.update(map(_position_set_aside, records))
         after = records[-1].position
     return frozenset(positions)
+
+
+def _position_set_aside(record: Record) -> int:
+    try:
+        decision: MessageSetAside = codec.decode_body(record.name, record.version, record.body)
+    except Undecodable as error:
+        kind = Outdated if error.newer else Poisoned
+        raise kind(position=record.position, name=record.name, why=str(error)) from error
+    return decision.position
 
 
 async def set_aside(
@@ -76,6 +98,7 @@ async def set_aside(
     """Record the decision, and return its position. Needs no working state: it is for when there is none.
 
     Raises:
+        Invalid: the reason is empty or too long.
         Rejected: there is no such message, or it is a decision of this kind itself.
         Conflict: other writers were faster ATTEMPTS_MAX times.
     """
@@ -84,16 +107,25 @@ async def set_aside(
         raise Rejected(f"There is no message at position {position}; the log ends at {await log.head()}.")
     if found[0].name == NAME:
         raise Rejected(f"The message at position {position} is itself a decision to set one aside; it stays.")
-    body = codec.encode(MessageSetAside(position=position, reason=reason))
-    codec.decode_body(NAME, 1, body)
+    body = _encode(position, reason)
     message_id = new_id()
-    for attempt in range(ATTEMPTS_MAX):
-        head = await log.head()
-        record = Record(head + 1, message_id, NAME, 1, None, body, recorded_at_us, message_id, found[0].id, actor)
-        try:
-            await log.append([record], after=head)
-            return head + 1
-        except Conflict:
-            if attempt == ATTEMPTS_MAX - 1:
-                raise
+    async with log.turn():
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            head = await log.head()
+            record = Record(head + 1, message_id, NAME, 1, None, body, recorded_at_us, message_id, found[0].id, actor)
+            try:
+                await log.append([record], after=head)
+                return head + 1
+            except Conflict:
+                if attempt == ATTEMPTS_MAX:
+                    raise
     raise AssertionError("unreachable")
+
+
+def _encode(position: int, reason: str) -> bytes:
+    body = codec.encode(MessageSetAside(position=position, reason=reason))
+    try:
+        codec.decode_body(NAME, 1, body)
+    except Undecodable as error:
+        raise Invalid(NAME, [str(error)]) from error
+    return body
