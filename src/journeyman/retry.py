@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -30,8 +31,9 @@ class Retry(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not 1 <= self.attempts <= ATTEMPTS_MAX:
             raise DefinitionError(f"Retry.attempts is {self.attempts}; it must be from 1 to {ATTEMPTS_MAX}.")
-        if self.first_s < 0 or self.factor < 1 or self.max_s < self.first_s:
-            raise DefinitionError(f"{self} makes no sense: first_s ≥ 0, factor ≥ 1 and max_s ≥ first_s.")
+        # Written so that NaN, which compares with nothing, is refused too.
+        if not (0 <= self.first_s <= self.max_s < math.inf and 1 <= self.factor < math.inf):
+            raise DefinitionError(f"{self} makes no sense: 0 ≤ first_s ≤ max_s and factor ≥ 1, all finite.")
 
     def pause_s(self, failures: int, uniform: Callable[[float, float], float]) -> float:
         """Seconds to wait after the given number of failures (1 or more)."""
