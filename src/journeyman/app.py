@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -97,6 +97,7 @@ class App:
         self._store_default = store
         self._limits = limits
         self._timing = timing
+        self._starting = False
         self._running: _Running | None = None
         for worker in workers:
             self.register(worker)
@@ -114,7 +115,7 @@ class App:
         Raises:
             DefinitionError: the name is taken, it is no worker, or the application runs.
         """
-        if self._running is not None:
+        if self._starting or self._running is not None:
             raise DefinitionError("Register workers before the application is started.")
         if isinstance(worker, TodoWorker):
             if log is not None:
@@ -168,15 +169,23 @@ class App:
             WorkerFailed: a worker could not start. Everything is stopped again.
             DefinitionError: it is started already.
         """
-        if self._running is not None:
+        if self._starting or self._running is not None:
             raise DefinitionError("The application is started already.")
-        opened = await open_store(self.store_url(store)) if store is None or isinstance(store, str) else store
-        self._running = running = _Running(self, opened, owns_store=opened is not store)
+        self._starting = True
         try:
-            await running.start(workers=workers)
-        except BaseException:
-            await self.stop(drain_s=1.0)
-            raise
+            opened = await open_store(self.store_url(store)) if store is None or isinstance(store, str) else store
+            running = _Running(self, opened, owns_store=opened is not store)
+            try:
+                await running.start()
+                self._running = running
+                if workers and (self.todo_workers or self._registrations):
+                    await running.start_workers()
+            except BaseException:
+                await running.stop(drain_s=1.0)
+                self._running = None
+                raise
+        finally:
+            self._starting = False
 
     async def stop(self, *, drain_s: float = DRAIN_S) -> None:
         """Stop the workers, then the executor, then close the store. Harmless when stopped already."""
@@ -254,7 +263,7 @@ class App:
             causation_id=cause.id if cause is not None else None,
         )
         running = self._now_running()
-        receipt = await running.executor.execute(command, envelope)
+        receipt = await running.executor.submit(command, envelope)
         if isinstance(command, ResumeWorker):
             running.resume(command.worker)
         return receipt
@@ -380,14 +389,12 @@ class _Running:
         self._watches: list[asyncio.Task[None]] = []
         self._halt: asyncio.Task[None] | None = None
 
-    async def start(self, *, workers: bool) -> None:
+    async def start(self) -> None:
         await self.replica.start()
         self._executor_task = asyncio.create_task(self.executor.run(), name="journeyman: executor")
         self._executor_task.add_done_callback(self._executor_ended)
-        if workers and (self.app.todo_workers or self.app._registrations):
-            await self._start_workers()
 
-    async def _start_workers(self) -> None:
+    async def start_workers(self) -> None:
         if not await self.store.claim("workers"):
             raise WorkerFailed(
                 "Another process runs the workers of this store already. Stop it, or start this one without workers."
@@ -435,17 +442,24 @@ class _Running:
             self._halt = asyncio.create_task(self._stop_workers(drain_s=0.0), name="journeyman: halt")
 
     async def stop(self, *, drain_s: float) -> None:
-        if self._halt is not None:
-            await self._halt
-        await self._stop_workers(drain_s=drain_s)
-        if self._executor_task is not None:
-            self.executor.stop()
-            _, late = await asyncio.wait({self._executor_task}, timeout=max(drain_s, 1.0))
-            for task in late:
-                task.cancel()
+        """Each part is stopped, last started first, whatever becomes of the part before it."""
+        async with AsyncExitStack() as stack:
+            if self._owns_store:
+                stack.push_async_callback(self.store.close)
+            stack.push_async_callback(self._stop_executor, max(drain_s, 1.0))
+            stack.push_async_callback(self._stop_workers, drain_s=drain_s)
+            if self._halt is not None:
+                await self._halt
+
+    async def _stop_executor(self, drain_s: float) -> None:
+        if self._executor_task is None:
+            return
+        self.executor.stop()
+        try:
+            await asyncio.wait({self._executor_task}, timeout=drain_s)
+        finally:
+            self._executor_task.cancel()
             await asyncio.gather(self._executor_task, return_exceptions=True)
-        if self._owns_store:
-            await self.store.close()
 
     async def _stop_workers(self, *, drain_s: float) -> None:
         await asyncio.gather(*(supervisor.stop(drain_s) for supervisor in self._supervisors.values()))

@@ -1,6 +1,6 @@
 """The executor: turns commands into recorded messages. One task, the only one that touches the replica.
 
-    take → speculate (admit, validate, apply) → append → settle
+    catch up → speculate (admit, validate, apply) → append → settle
 
 Every command that waits goes into one batch, and one durable write serves them all. Nothing that rests on a batch is
 told before the batch is durable: no receipt, no refusal, no query result.
@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from itertools import count
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -22,31 +23,35 @@ from journeyman.errors import (
     Busy,
     Conflict,
     JourneymanError,
+    NotReady,
     NotRunning,
     OutcomeUnknown,
-    Outdated,
-    Poisoned,
     Rejected,
-    StoreError,
-    WrongLog,
+    TooLarge,
 )
 from journeyman.feature import Catalog, Command
 from journeyman.message import Record
-from journeyman.pending import Envelope, Pending, prepare
+from journeyman.pending import WAITING_MAX, Envelope, Pending, WaitingCommands, prepare
 from journeyman.receipts import Receipt
 from journeyman.replica import Replica
-from journeyman.store.base import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, MessageLog
+from journeyman.store.base import MessageLog
 from journeyman.tables import AppState
 from journeyman.timing import Timing
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-#: How many commands, and how many queries, may wait; above, callers are told Busy.
-WAITING_MAX: Final = 10_000
-
 #: Conflicts in a row after which the executor takes the writer's turn.
 CONFLICTS_BEFORE_TURN: Final = 3
+
+#: The longest pause after a conflict, in seconds: so that writers who collided don't meet again.
+CONFLICT_PAUSE_S_MAX: Final = 0.02
+
+#: What ends one step and not the executor. The store's other errors (WrongLog, Corrupt) end it, as a defect does.
+_PASSING: Final = (NotReady, OutcomeUnknown, TooLarge, Busy)
+
+#: What leaves open whether an append was done, once one try at it may have been.
+_NOT_TOLD: Final = (OutcomeUnknown, NotReady, TimeoutError)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -58,12 +63,16 @@ class Limits(msgspec.Struct, frozen=True):
     append_s: float = 5.0
     #: All tries at a batch whose outcome is not known; after it callers get OutcomeUnknown.
     settle_s: float = 30.0
-    #: Losing to other writers; after it callers get Busy.
+    #: Reading what others appended; after it callers get Busy, and reading goes on.
+    read_s: float = 5.0
+    #: Losing to other writers, and waiting for the writer's turn; after it callers get Busy.
     conflict_s: float = 5.0
     #: The longest pause between tries.
     pause_s: float = 1.0
     #: How often the log is looked at when nothing wakes the executor.
     look_s: float = 1.0
+    #: The pause between looks at the log while this process appends itself.
+    busy_look_s: float = 0.02
 
 
 class _Batch:
@@ -74,6 +83,10 @@ class _Batch:
     def __init__(self) -> None:
         self.pendings: list[Pending] = []
         self.records: list[Record] = []
+
+    def tell(self, error: JourneymanError) -> None:
+        for pending in self.pendings:
+            pending.tell(error)
 
 
 class Executor:
@@ -99,21 +112,25 @@ class Executor:
         self._timing = timing
         self._limits = limits
         self._on_settled = on_settled
-        self._commands: deque[Pending] = deque()
+        self._commands = WaitingCommands()
         self._queries: deque[tuple[Callable[[AppState], Any], asyncio.Future[Any]]] = deque()
-        self._position_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._position_waiters: set[tuple[int, asyncio.Future[None]]] = set()
         self._wake = asyncio.Event()
         self._caught_up = asyncio.Event()
+        #: The batch that is not settled; its callers must be told, whatever happens.
+        self._batch = _Batch()
+        #: Whether the state holds what is not durable: no query may run.
         self._speculating = False
+        #: Whether the log may hold what is not applied.
         self._behind = False
         #: Tries in a row at which the store failed; after any, the log is checked to be the one that was read.
         self._failures = 0
         self._losses = 0
         self._lost_since = 0.0
         self._stopping = False
-        #: Since when an append has been unsettled too long, on the monotonic clock; None when all is well.
+        #: Since when an append has been unsettled too long, on the loop's clock; None when all is well.
         self.stalled_since: float | None = None
-        #: Why the executor stopped applying for good; None while it works.
+        #: Why nothing can be executed or asked any more; None while it can.
         self.failure: JourneymanError | None = None
 
     # What callers use.
@@ -129,30 +146,39 @@ class Executor:
         Cancelling abandons the wait only: the command goes on.
 
         Raises:
-            Invalid: its fields do not fit their types.
+            UnknownName: its class belongs to no feature of the application.
+            Invalid: its fields do not fit their types, or a text of its envelope can't be stored.
             TooLarge: its body is over BODY_BYTES_MAX.
             Rejected: the state does not allow it; carries the position it was judged at.
             ApplyFailed: the application's own code broke on it.
-            Busy, NotRunning, StoreError: it was not recorded; but see OutcomeUnknown.
+            Busy, NotRunning, NotReady: it was not recorded.
             OutcomeUnknown: it may have been recorded; execute it again with the same idempotency key.
+            Poisoned, Outdated, WrongLog, Corrupt: why applying had to stop; it was not recorded.
         """
         return await self.submit(command, envelope)
 
     def submit(self, command: Command, envelope: Envelope) -> asyncio.Future[Receipt]:
         """Like `execute`, without waiting. What is submitted in order is judged in that order."""
+        self._check_running()
+        if self._stopping:
+            raise NotRunning("The application is stopping. Nothing was recorded.")
+        if self.stalled_since is not None:
+            raise Busy("The store is slow to answer.")
         pending = prepare(self._catalog, command, envelope, id=self._timing.new_id())
-        self._check_open()
-        if len(self._commands) >= WAITING_MAX:
-            raise Busy(f"{WAITING_MAX} commands wait already.", retry_after_s=0.1)
-        self._commands.append(pending)
+        self._commands.add(pending)
         self._wake.set()
         return pending.future
 
     async def query(self, run: Callable[[AppState], T]) -> T:
-        """What `run` finds in the settled state. It runs between batches, never on what is not durable."""
-        if not self._speculating and not self._replica.rebuilding and self.failure is None:
+        """What `run` finds in the settled state. It runs between batches, never on what is not durable.
+
+        Raises:
+            Busy: too many queries wait, or the state is being built anew and the store can't be read.
+            NotRunning, Poisoned, Outdated, WrongLog, Corrupt: why nothing can be asked any more.
+        """
+        self._check_running()
+        if not self._speculating and not self._replica.rebuilding:
             return run(self._replica.state)
-        self._check_open(for_query=True)
         if len(self._queries) >= WAITING_MAX:
             raise Busy(f"{WAITING_MAX} queries wait already.", retry_after_s=0.1)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -163,22 +189,24 @@ class Executor:
         """Return when queries see `position`.
 
         Raises:
-            Busy: they do not after `timeout_s`.
+            Busy: they do not after `timeout_s`, or too many wait for a position.
+            NotRunning, Poisoned, Outdated, WrongLog, Corrupt: why they never will.
         """
+        self._check_running()
         if self.position >= position:
             return
-        self._check_open(for_query=True)
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = (position, future)
-        self._position_waiters.append(waiter)
+        if len(self._position_waiters) >= WAITING_MAX:
+            raise Busy(f"{WAITING_MAX} queries wait for a position already.", retry_after_s=0.1)
+        waiter = (position, asyncio.get_running_loop().create_future())
+        self._position_waiters.add(waiter)
         self._notice_growth()
         try:
-            await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await waiter[1]
         except TimeoutError:
             raise Busy(f"This process has position {self.position}, not {position}, after {timeout_s:g} s.") from None
         finally:
-            if waiter in self._position_waiters:
-                self._position_waiters.remove(waiter)
+            self._position_waiters.discard(waiter)
 
     def stop(self) -> None:
         """Take no new commands; `run` ends once those that wait are done."""
@@ -191,63 +219,56 @@ class Executor:
         """Execute commands and follow the log, until stopped.
 
         Raises:
-            Poisoned, Outdated, WrongLog: applying can't go on. Whoever waits is told the same.
+            Poisoned, Outdated, WrongLog, Corrupt: applying can't go on. Whoever waits is told the same.
         """
         watch = asyncio.create_task(self._watch(), name="journeyman: log watch")
         try:
             while await self._has_work():
                 await self._step()
-        except (Poisoned, Outdated, WrongLog) as error:
+        except JourneymanError as error:
             self.failure = error
+            raise
+        except Exception as error:
+            self.failure = NotRunning(f"The application stopped on a defect: {error!r}. Restart it, and report this.")
+            self.failure.__cause__ = error
             raise
         finally:
             watch.cancel()
-            self._tell_everybody(self.failure or NotRunning("The application is stopping; nothing was recorded."))
+            self._end(self.failure or NotRunning("The application has stopped. Nothing was recorded."))
             await asyncio.gather(watch, return_exceptions=True)
 
     async def _step(self) -> None:
         """One batch: catch up, speculate, append, settle."""
-        turn = self._log.turn() if self._losses >= CONFLICTS_BEFORE_TURN else nullcontext()
-        batch: _Batch | None = None
+        batch = self._batch = _Batch()
         try:
-            async with turn:
+            async with self._turn() if self._losses >= CONFLICTS_BEFORE_TURN else nullcontext():
                 if self._behind:
                     await self._catch_up()
-                batch = self._speculate()
+                self._speculate(batch)
                 await self._append(batch)
             self._settle(batch)
         except Conflict:
             await self._judge_again(batch)
-        except StoreError as error:
+        except _PASSING as error:
             await self._take_back(batch, error)
-        except BaseException:
-            for pending in batch.pendings if batch is not None else ():
-                pending.tell(OutcomeUnknown(_UNKNOWN))
-            raise
 
-    def _speculate(self) -> _Batch:
-        """Judge waiting commands in order, up to the batch's bounds, and apply those that are taken."""
-        batch = _Batch()
-        body_bytes = 0
+    def _speculate(self, batch: _Batch) -> None:
+        """Judge waiting commands in order, as many as one append may carry, and apply those that are taken."""
+        batch.pendings = self._commands.take()
         recorded_at_us = self._timing.now_us()
-        self._speculating = bool(self._commands)
-        while self._commands and len(batch.pendings) < BATCH_RECORDS_MAX:
-            body_bytes += len(self._commands[0].data)
-            if body_bytes > BATCH_BYTES_MAX:
-                break
-            pending = self._commands.popleft()
-            batch.pendings.append(pending)
+        for pending in batch.pendings:
             pending.outcome = self._judge(pending, batch, recorded_at_us)
-        return batch
+        self._speculating = bool(batch.records)
 
     def _judge(self, pending: Pending, batch: _Batch, recorded_at_us: int) -> Receipt | JourneymanError:
+        replica = self._replica
         try:
             if receipt := self._earlier_receipt(pending):
                 return receipt
-            message = pending.propose(position=self._replica.position + 1, recorded_at_us=recorded_at_us)
-            self._replica.propose(message)
+            message = pending.propose(position=replica.position + 1, recorded_at_us=recorded_at_us)
+            replica.propose(message)
         except Rejected as error:
-            error.position = self._replica.position
+            error.position = replica.position
             return error
         except ApplyFailed as error:
             logger.error("%s", error, exc_info=error.__cause__)  # noqa: TRY400  # the cause has the traceback
@@ -263,30 +284,16 @@ class Executor:
         return self._replica.receipts.find(self._replica.state, key=key, name=name, body=pending.data)
 
     async def _append(self, batch: _Batch) -> None:
-        """Make the batch durable. The identical call is repeated until its outcome is known, or time is up."""
-        after = self._replica.settled_position
-        if not batch.records:
-            await self._confirm_head(batch, after)
-            return None
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._limits.settle_s
-        stall = loop.call_later(self._limits.stall_s, self._stall)
+        """Make the batch durable. Where all were refused, it is empty: then this only checks that the head is still
+        where they were refused, for nobody may have recorded what would have changed that.
+        """
+        if not batch.pendings:
+            return
+        stall = asyncio.get_running_loop().call_later(self._limits.stall_s, self._stall)
         try:
-            for attempt in range(1_000_000):
-                try:
-                    async with asyncio.timeout(self._limits.append_s):
-                        return await self._log.append(batch.records, after=after)
-                except (OutcomeUnknown, TimeoutError) as error:
-                    if loop.time() >= give_up_at:
-                        raise OutcomeUnknown(_UNKNOWN) from error
-                await asyncio.sleep(self._pause_s(attempt))
+            await self._append_until_told(batch.records, after=self._replica.settled_position)
         finally:
             stall.cancel()
-
-    async def _confirm_head(self, batch: _Batch, after: int) -> None:
-        """A refusal is told only if nobody has recorded anything since that could change it."""
-        if batch.pendings and (head := await self._log.head()) != after:
-            raise Conflict(expected=after, head=head)
 
     def _settle(self, batch: _Batch) -> None:
         """The batch is durable: keep it, answer the queries that waited, tell the callers."""
@@ -304,76 +311,116 @@ class Executor:
 
     # When it is not so easy.
 
-    async def _judge_again(self, batch: _Batch | None) -> None:
+    async def _append_until_told(self, records: Sequence[Record], *, after: int) -> None:
+        """Repeat the identical call until its outcome is known, or time is up.
+
+        After a try that may have been done, NotReady says only that the next one was not.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._limits.settle_s
+        for attempt in count(1):
+            try:
+                async with asyncio.timeout(self._limits.append_s):
+                    if attempt > 1:
+                        await self._replica.verify()
+                    await self._log.append(records, after=after)
+                return
+            except _NOT_TOLD as error:
+                if attempt == 1 and isinstance(error, NotReady):
+                    raise
+                if loop.time() >= give_up_at:
+                    raise OutcomeUnknown(_UNKNOWN) from error
+            await asyncio.sleep(self._pause_s(attempt))
+
+    async def _judge_again(self, batch: _Batch) -> None:
         """Another writer was first: take everything back, catch up, and judge the same commands anew."""
         now = asyncio.get_running_loop().time()
         self._lost_since = now if self._losses == 0 else self._lost_since
         self._losses += 1
-        self._behind = True
-        if now - self._lost_since > self._limits.conflict_s:
-            await self._take_back(batch, Busy(f"Other writers were faster for {self._limits.conflict_s:g} s."))
-            self._losses = 0
-            return
         self._undo()
-        if batch is not None:
-            self._commands.extendleft(reversed(batch.pendings))
-        if self._losses < CONFLICTS_BEFORE_TURN:
-            await asyncio.sleep(self._timing.uniform(0, 0.001 * self._losses))
+        if now - self._lost_since > self._limits.conflict_s:
+            self._losses = 0
+            batch.tell(Busy(f"Other writers were faster for {self._limits.conflict_s:g} s."))
+        else:
+            self._commands.put_back(batch.pendings)
+        batch.pendings = []
+        await asyncio.sleep(self._timing.uniform(0, min(CONFLICT_PAUSE_S_MAX, 0.001 * self._losses)))
 
-    async def _take_back(self, batch: _Batch | None, error: JourneymanError) -> None:
+    async def _take_back(self, batch: _Batch, error: JourneymanError) -> None:
         """The batch was not recorded, or nobody knows: take it back and tell its callers."""
         self._undo()
-        self._behind = True
         self._failures += 1
-        for pending in batch.pendings if batch is not None else ():
-            pending.tell(error)
-        if batch is None:
+        batch.tell(error)
+        if not batch.pendings:
             # The store can't even be read: whoever waits is told, and the next look is not at once.
-            self._tell_commands(error)
+            self._commands.tell_all(error)
+            self._tell_queries(error)
             await asyncio.sleep(self._pause_s(self._failures))
 
     def _undo(self) -> None:
+        """Back to the last settled position, behind whatever has become of the batch."""
         self.stalled_since = None
+        self._behind = True
         self._replica.undo()
         self._speculating = False
         self._answer_queries()
 
     def _stall(self) -> None:
         """The append takes too long: serve queries as of the last settled position until its outcome is known."""
+        self._undo()
         self.stalled_since = asyncio.get_running_loop().time()
-        self._replica.undo()
-        self._speculating = False
-        self._answer_queries()
-        self._tell_commands(Busy("The store is slow to answer."))
+        self._commands.tell_all(Busy("The store is slow to answer."))
 
     def _recover(self, batch: _Batch) -> None:
-        """The append that stalled was recorded after all: apply it as what it is now, a part of the log."""
+        """The append that stalled was done after all: apply it as what it is now, a part of the log."""
         self.stalled_since = None
         self._replica.replay(batch.records)
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The writer's turn: while it is held, others' appends wait."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._limits.conflict_s):
+                    await stack.enter_async_context(self._log.turn())
+            except TimeoutError:
+                raise Busy(f"Other writers held the store for {self._limits.conflict_s:g} s.") from None
+            yield
+
     async def _catch_up(self) -> None:
         before = self.position
-        if self._failures:
-            await self._replica.verify()
-        await self._replica.catch_up()
+        # Before reading, not after: what is noticed meanwhile may be newer than what was read.
         self._behind = False
+        try:
+            async with asyncio.timeout(self._limits.read_s):
+                if self._failures:
+                    await self._replica.verify()
+                await self._replica.catch_up()
+        except TimeoutError:
+            raise Busy("The log is being read.") from None
+        finally:
+            if self.position != before:
+                self._answer_queries()
+                self._moved()
         self._failures = 0
         self._caught_up.set()
-        if self.position != before:
-            self._answer_queries()
-            self._moved()
 
     async def _watch(self) -> None:
         """Notice what other processes append. What this one has in flight is no news."""
         while True:
-            position = self._replica.position
-            await self._log.wait(position, self._limits.look_s)
+            position = self._replica.settled_position
+            try:
+                await self._log.wait(position, self._limits.look_s)
+            except Exception as error:  # noqa: BLE001  # what it means is told by reading, which comes next
+                logger.warning("the log can't be watched, so it is read each %g s: %r", self._limits.look_s, error)
+                await asyncio.sleep(self._limits.look_s)
             if self._replica.position == position:
                 self._caught_up.clear()
                 self._notice_growth()
                 await self._caught_up.wait()
             else:
-                await asyncio.sleep(0)  # `wait` need not have given way: see that the loop goes round.
+                # Own appends wake `wait`, too; a conflict would tell of another's message soon enough.
+                await asyncio.sleep(self._limits.busy_look_s)
 
     def _notice_growth(self) -> None:
         self._behind = True
@@ -391,9 +438,9 @@ class Executor:
 
     def _moved(self) -> None:
         position = self.position
-        for waiter in self._position_waiters:
-            if waiter[0] <= position and not waiter[1].done():
-                waiter[1].set_result(None)
+        for wanted, future in self._position_waiters:
+            if wanted <= position and not future.done():
+                future.set_result(None)
         self._on_settled()
 
     def _answer_queries(self) -> None:
@@ -405,33 +452,42 @@ class Executor:
                 continue
             try:
                 future.set_result(run(self._replica.state))
+            except StopIteration as error:
+                # A future can't carry it; from a coroutine it would come as a RuntimeError, too (PEP 479).
+                future.set_exception(_with_cause(RuntimeError("The query raised StopIteration."), error))
             except Exception as error:  # noqa: BLE001  # it is the caller's, and goes to the caller
                 future.set_exception(error)
 
-    def _tell_commands(self, error: JourneymanError) -> None:
-        while self._commands:
-            self._commands.popleft().tell(error)
-
-    def _tell_everybody(self, error: JourneymanError) -> None:
-        self._stopping = True
-        self._undo()
-        self._tell_commands(error)
-        for _, future in (*self._queries, *self._position_waiters):
+    def _tell_queries(self, error: JourneymanError) -> None:
+        while self._queries:
+            future = self._queries.popleft()[1]
             if not future.done():
                 future.set_exception(error)
-        self._queries.clear()
 
-    def _check_open(self, *, for_query: bool = False) -> None:
+    def _end(self, failure: JourneymanError) -> None:
+        """Whatever ended the executor, nobody may wait for it any more."""
+        self.failure = failure
+        self._batch.tell(OutcomeUnknown(_UNKNOWN))
+        self._undo()
+        self._commands.tell_all(failure)
+        self._tell_queries(failure)
+        for _, future in self._position_waiters:
+            if not future.done():
+                future.set_exception(failure)
+
+    def _check_running(self) -> None:
         if self.failure is not None:
-            raise self.failure
-        if self._stopping:
-            raise NotRunning("The application is not running. Nothing was recorded.")
-        if self.stalled_since is not None and not for_query:
-            raise Busy("The store is slow to answer.")
+            # It is raised again and again: without this, its traceback would grow each time.
+            raise self.failure.with_traceback(None)
 
     def _pause_s(self, attempt: int) -> float:
         """Full jitter over a doubling pause."""
         return self._timing.uniform(0, min(self._limits.pause_s, 0.01 * 2 ** min(attempt, 20)))
+
+
+def _with_cause(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 _UNKNOWN: Final = (

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from typing import Final
 
 import msgspec
 
 from journeyman.codec import encode_meta
-from journeyman.errors import Invalid, JourneymanError, TooLarge, Undecodable
+from journeyman.errors import Busy, Invalid, JourneymanError, TooLarge, Undecodable
 from journeyman.feature import Catalog, Command, CommandType
 from journeyman.message import BODY_BYTES_MAX, NO_META, Message, Meta, Record
 from journeyman.receipts import Receipt
+from journeyman.store.base import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
+
+#: How many commands may wait, and with how many bytes of bodies together; above, callers are told Busy.
+WAITING_MAX: Final = 10_000
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
+
+#: The longest actor, idempotency key and subject, in characters: each is kept in memory or indexed for long.
+TEXT_LENGTH_MAX: Final = 500
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -27,16 +37,20 @@ class Envelope(msgspec.Struct, frozen=True):
 class Pending:
     """A command on its way, encoded and decoded again, and the caller who waits for it."""
 
-    __slots__ = ("body", "data", "envelope", "future", "id", "kind", "meta", "outcome")
+    __slots__ = ("body", "data", "envelope", "future", "id", "kind", "meta", "outcome", "subject")
 
-    def __init__(self, kind: CommandType, data: bytes, body: Command, envelope: Envelope, *, id: str) -> None:
+    def __init__(
+        self, kind: CommandType, data: bytes, body: Command, envelope: Envelope, *, id: str, subject: str | None
+    ) -> None:
         self.kind = kind
         self.data = data
         self.body = body
         self.envelope = envelope
         self.id = id
+        self.subject = subject
         self.meta = encode_meta(envelope.meta)
         self.future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        #: What it was judged to; told once what it rests on is durable.
         self.outcome: Receipt | JourneymanError | None = None
 
     def propose(self, *, position: int, recorded_at_us: int) -> Message[Command]:
@@ -47,7 +61,7 @@ class Pending:
             self.id,
             kind.name,
             kind.version,
-            self.kind.subject_of(self.body),
+            self.subject,
             self.data,
             recorded_at_us,
             envelope.correlation_id or self.id,
@@ -69,12 +83,58 @@ class Pending:
             self.future.set_exception(outcome)
 
 
+class WaitingCommands:
+    """The commands that wait to be judged, in order. Bounded by number and by bytes."""
+
+    def __init__(self) -> None:
+        self._pendings: deque[Pending] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._pendings)
+
+    def add(self, pending: Pending) -> None:
+        """Let one more wait, behind all others.
+
+        Raises:
+            Busy: too many wait, or too many bytes.
+        """
+        if len(self._pendings) >= WAITING_MAX or self._bytes + len(pending.data) > WAITING_BYTES_MAX:
+            raise Busy(f"{len(self._pendings)} commands wait already.", retry_after_s=0.1)
+        self._pendings.append(pending)
+        self._bytes += len(pending.data)
+
+    def take(self) -> list[Pending]:
+        """Remove as many of the first as one append may carry."""
+        batch: list[Pending] = []
+        batch_bytes = 0
+        while self._pendings and len(batch) < BATCH_RECORDS_MAX:
+            batch_bytes += len(self._pendings[0].data)
+            if batch_bytes > BATCH_BYTES_MAX:
+                break
+            pending = self._pendings.popleft()
+            self._bytes -= len(pending.data)
+            batch.append(pending)
+        return batch
+
+    def put_back(self, batch: list[Pending]) -> None:
+        """Let what was taken wait again, before all others."""
+        self._pendings.extendleft(reversed(batch))
+        self._bytes += sum(len(pending.data) for pending in batch)
+
+    def tell_all(self, error: JourneymanError) -> None:
+        """Tell every caller the error; nobody waits any more."""
+        while self._pendings:
+            self._pendings.popleft().tell(error)
+        self._bytes = 0
+
+
 def prepare(catalog: Catalog, command: Command, envelope: Envelope, *, id: str) -> Pending:
     """Encode the command, and decode it again: what is applied now is what every replay will see.
 
     Raises:
         UnknownName: its class belongs to no feature of the application.
-        Invalid: its fields do not fit their types.
+        Invalid: its fields do not fit their types, or a text of its envelope can't be stored.
         TooLarge: its body is over BODY_BYTES_MAX.
     """
     kind = catalog.command_of(command)
@@ -85,4 +145,25 @@ def prepare(catalog: Catalog, command: Command, envelope: Envelope, *, id: str) 
         body = catalog.codec.decode_body(kind.name, kind.message_type.version, data)
     except Undecodable as error:
         raise Invalid(kind.name, [str(error)]) from error
-    return Pending(kind, data, body, envelope, id=id)
+    subject = kind.subject_of(body)
+    for text in (subject, envelope.actor, envelope.idempotency_key):
+        if text is not None and not (len(text) <= TEXT_LENGTH_MAX and text.isascii() and text.isprintable()):
+            _check_text(kind.name, text)
+    return Pending(kind, data, body, envelope, id=id, subject=subject)
+
+
+def _check_text(command: str, text: str) -> None:
+    """Refuse a text that some backend can't store: here that is its caller's error, at the append it were everybody's.
+
+    Raises:
+        Invalid: it is too long, or holds NUL (PostgreSQL) or half a surrogate pair (not UTF-8).
+    """
+    named = f"The subject, actor or idempotency key {text[:20]!r}"
+    if len(text) > TEXT_LENGTH_MAX:
+        raise Invalid(command, [f"{named} … has {len(text)} characters, {TEXT_LENGTH_MAX} are the most"])
+    if "\0" in text:
+        raise Invalid(command, [f"{named} holds a NUL character"])
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(command, [f"{named} is no text: {error}"]) from error
