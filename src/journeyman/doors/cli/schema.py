@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from journeyman.codec import merge_schemas
+from journeyman.doors.cli.opening import settings_of
+from journeyman.doors.cli.settings import Settings
 from journeyman.errors import DefinitionError
 from journeyman.feature import Catalog
 
@@ -28,18 +29,37 @@ def schema(
     A schema, once recorded for a version, must not change: old messages in the log have it. A changed command needs a
     new version and an upcaster. To change a version that no log holds yet, remove its entry from the file first.
     """
-    app = context.obj.load_app()
-    path = file or _beside(context.obj.app_name.partition(":")[0])
+    settings = settings_of(context)
+    app = settings.load_app()
+    path = file or _beside(settings)
     recorded = _read(path)
     merged = _merge(app.catalog, recorded, path)
     if merged == recorded:
         typer.echo(f"{path}: {len(merged)} messages, up to date")
     elif check:
-        new = sorted(name for name in merged if merged[name] != recorded.get(name))
-        raise DefinitionError(f"{path} lacks {', '.join(new)}: run `journeyman schema` and commit the file.")
+        raise _lacking(path, merged, recorded)
     else:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(merged, order="sorted"), indent=1) + b"\n")
         typer.echo(f"{path}: {len(merged)} messages recorded; commit it")
+
+
+def check_schema(settings: Settings) -> tuple[Path, int]:
+    """The application's schema file, and how many messages it has.
+
+    Raises:
+        DefinitionError: it is not up to date, or old messages would become unreadable.
+    """
+    path = _beside(settings)
+    recorded = _read(path)
+    merged = _merge(settings.load_app().catalog, recorded, path)
+    if merged != recorded:
+        raise _lacking(path, merged, recorded)
+    return path, len(merged)
+
+
+def _lacking(path: Path, merged: SchemaFile, recorded: SchemaFile) -> DefinitionError:
+    new = sorted(name for name in merged if merged[name] != recorded.get(name))
+    return DefinitionError(f"{path} lacks {', '.join(new)}: run `journeyman schema` and commit the file.")
 
 
 def _merge(catalog: Catalog, recorded: SchemaFile, path: Path) -> SchemaFile:
@@ -58,5 +78,6 @@ def _read(path: Path) -> SchemaFile:
         raise DefinitionError(f"{path} can't be read as a schema file: {error}") from error
 
 
-def _beside(module: str) -> Path:
-    return Path(cast(str, sys.modules[module].__file__)).parent / "schema.json"
+def _beside(settings: Settings) -> Path:
+    """schema.json in the folder of the application's module, which has been imported."""
+    return Path(settings.load_module().__file__ or "").parent / "schema.json"

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from time import monotonic
 from uuid import NAMESPACE_URL, uuid5
 
@@ -23,6 +24,10 @@ from .posts import CreatePost, ListPosts, PostWorker, Summarizer, posts, summari
 #: How many posts are on their way into the log at once, and how many are shown at the end.
 IMPORT_AT_ONCE = 32
 SHOWN = 5
+
+
+#: Serves a running application in its block, and yields the URL.
+Serving = Callable[[App], AbstractAsyncContextManager[str]]
 
 
 class Result(Struct, frozen=True):
@@ -42,36 +47,48 @@ class Result(Struct, frozen=True):
     seconds: float
 
 
-def run(store: str, *, delay_s: float = 0.0, as_json: bool = False) -> int:
-    """Run the demo on a store. Returns the exit code: 0 if and only if every post has its answer."""
+def run(store: str, *, serving: Serving | None = None, delay_s: float = 0.0, as_json: bool = False) -> int:
+    """Run the demo on a store. Returns the exit code.
+
+    With `serving` it serves while it works, and then until it is stopped: 0. Else it ends by itself, and returns 0 if
+    and only if every post has its answer.
+    """
     console = Console(stderr=as_json)
     try:
-        result = asyncio.run(_run(store, delay_s, console, as_json=as_json))
+        result = asyncio.run(_run(store, serving, delay_s, console, as_json=as_json))
     except asyncio.CancelledError:
         console.print("Stopped. What is recorded is kept: run it again, and it goes on from there.")
-        return 1
-    if as_json:
-        sys.stdout.write(json.dumps(to_builtins(result)) + "\n")
-    else:
-        _point_onward(result, console)
+        return 1 if serving is None else 0
     return 0 if result.unanswered == 0 and result.posts >= result.documents else 1
 
 
-async def _run(store: str, delay_s: float, console: Console, *, as_json: bool) -> Result:
+async def _run(store: str, serving: Serving | None, delay_s: float, console: Console, *, as_json: bool) -> Result:
     _end_on_signals()
     summarizer = summarizer_from_environment()
     app = App(features=[posts], workers=[PostWorker(lambda: _Slow(summarizer, delay_s) if delay_s else summarizer)])
     started = monotonic()
     documents = await asyncio.to_thread(lambda: list(standard_library_documents()))
-    async with app.running(store):
+    async with app.running(store), serving(app) if serving else nullcontext() as url:
         console.print(f"Store       {app.store.url}\nSummarizer  {summarizer.description}", highlight=False)
+        if url is not None:
+            console.print(f"Serving     {url}", highlight=False)
         with _progress(console) as progress:
             imported = await _import(app, documents, _advance(progress, "Importing", len(documents)))
             await _summarise(app, progress)
         result = await _result(app, summarizer, documents, imported, started)
-        if not as_json:
-            await _show(app, result, console)
+        await _tell(app, result, url, console, as_json=as_json)
+        if url is not None:
+            await app.wait()
     return result
+
+
+async def _tell(app: App, result: Result, url: str | None, console: Console, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(to_builtins(result)) + "\n")
+        sys.stdout.flush()
+        return
+    await _show(app, result, console)
+    _point_onward(result, url, console)
 
 
 async def _import(app: App, documents: list[Document], advance: Callable[[], None]) -> int:
@@ -144,7 +161,6 @@ async def _show(app: App, result: Result, console: Console) -> None:
     table.add_column("Post", style="bold", ratio=1)
     table.add_column("Summary", ratio=3)
     for post in (await app.query(ListPosts(page_size=SHOWN))).posts:
-        # Text, not markup: a summary may say whatever it likes.
         table.add_row(_plain(post.title), _plain(post.summary or post.summary_error or ""))
     console.print()
     console.print(table)
@@ -158,16 +174,17 @@ async def _show(app: App, result: Result, console: Console) -> None:
     )
 
 
-def _point_onward(result: Result, console: Console) -> None:
+def _point_onward(result: Result, url: str | None, console: Console) -> None:
     """Say where to look next."""
     worker = os.path.relpath(sys.modules[PostWorker.__module__].__file__ or "")
     lines = [
         ("the worker", worker),
         ("pull the plug", "journeyman demo --delay 0.5; kill -9 it in the middle, and run it again"),
     ]
-    if result.store.startswith("sqlite:///"):
-        query = "SELECT position, name, subject, actor FROM messages"
-        lines.append(("the log", f"sqlite3 {result.store.removeprefix('sqlite:///')} '{query}'"))
+    if result.store != "memory:":
+        lines.append(("the log", f"journeyman --store {result.store} log tail"))
+    if url is not None:
+        lines.append(("the posts", f"{url}/queries/posts/list   (until Ctrl-C)"))
     text = "\n".join(f"  {what:14} {where}" for what, where in lines)
     console.print(f"\nWhere to look next\n{text}", highlight=False, markup=False, soft_wrap=True)
 
@@ -199,12 +216,20 @@ def _advance(progress: Progress, what: str, total: int) -> Callable[[], None]:
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    """Text, not markup; and nothing that a terminal obeys: a summary may say whatever it likes."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return printable.replace("[", r"\[")
 
 
 def _end_on_signals() -> None:
-    """Let SIGTERM and Ctrl-C end the demo cleanly: running summaries are finished or handed back."""
+    """Let SIGTERM and Ctrl-C end the demo cleanly, its running summaries finished or handed back; a second one kills."""
     task = asyncio.current_task()
     assert task is not None
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        task.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
