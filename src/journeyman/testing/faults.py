@@ -124,6 +124,8 @@ class FaultyLog:
         self.turns = 0
         #: Set when a read came in while reads are held.
         self.read_arrived = asyncio.Event()
+        #: Set when a `wait` failed.
+        self.wait_failed = asyncio.Event()
 
     def fail_next(self, fault: F) -> F:
         """Let the next append, or the one after those scripted already, meet this fault; return the fault."""
@@ -170,6 +172,7 @@ class FaultyLog:
 
     async def wait(self, after: int, timeout_s: float) -> None:
         if self._wait_error is not None:
+            self.wait_failed.set()
             raise self._wait_error
         await self.real.wait(after, timeout_s)
 
