@@ -45,7 +45,7 @@ def test_without_a_subcommand_it_lists_them(tmp_path: Path) -> None:
     finished = run("--help", cwd=tmp_path)
 
     assert finished.returncode == 0
-    for name in ("demo", "schema", "log", "--store", "--app"):
+    for name in ("demo", "schema", "log", "serve", "import", "--store", "--app"):
         assert name in finished.stdout
 
 
@@ -56,9 +56,10 @@ def test_without_a_subcommand_it_lists_them(tmp_path: Path) -> None:
         (["--app", "json:dumps", "schema"], "json has no App named 'dumps'"),
         (["--store", "mongodb://here", "demo"], "mongodb"),
         (["--store", "sqlite:///no/such/folder/x.db", "demo"], "no/such/folder"),
-        (["log", "set-aside", "1", "--reason", "why"], "Say which store"),
+        (["log", "set-aside", "1", "--reason", "why"], "There is no store sqlite:///blog.db yet"),
         (["--store", "sqlite:///new.db", "log", "set-aside", "1", "--reason", " "], "The reason must have"),
-        (["--store", "sqlite:///new.db", "log", "set-aside", "7", "--reason", "why"], "no message at position 7"),
+        (["--store", "sqlite:///new.db", "log", "set-aside", "7", "--reason", "why"], "There is no store"),
+        (["--app", "", "--store", "memory:", "log", "set-aside", "7", "--reason", "why"], "no message at position 7"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_failure(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -76,8 +77,11 @@ def test_an_error_inside_the_applications_module_is_not_hidden(tmp_path: Path) -
 
     finished = run("--app", "broken:app", "schema", cwd=tmp_path)
 
-    assert finished.returncode != 0
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("journeyman: broken can't be imported: ModuleNotFoundError: ")
     assert "no_such_dependency" in finished.stderr
+    assert finished.stderr.rstrip().endswith("broken.py, line 1).")
+    assert finished.stderr.count("\n") == 1
 
 
 def test_a_poisoned_log_starts_again_once_the_message_is_set_aside(tmp_path: Path) -> None:

@@ -62,7 +62,16 @@ class Files(msgspec.Struct, frozen=True):
     passed_over: int
 
     def size_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.paths)
+        """The size of all files together.
+
+        Raises:
+            Invalid: a file can't be read; says which.
+        """
+        size = 0
+        for path in self.paths:
+            with _told_of(path):
+                size += path.stat().st_size
+        return size
 
     def documents(self) -> Iterator[Document]:
         """All documents, file by file.

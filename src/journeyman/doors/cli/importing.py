@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from json import dumps
 from pathlib import Path
@@ -87,7 +87,7 @@ def import_(
         error.add_note(f"Kept: {counts.said()}; importing again doubles nothing.")
         raise
     except KeyboardInterrupt:
-        print(f"Stopped. Kept: {counts.said()}; importing again goes on from there.", file=sys.stderr)
+        print(f"Stopped. Kept, at least: {counts.said()}; importing again goes on from there.", file=sys.stderr)
         raise
     if json:
         print_json({**msgspec.structs.asdict(counts), "files": len(files.paths), "passed_over": files.passed_over})
@@ -110,7 +110,9 @@ def _hook(context: typer.Context) -> MakeCommand:
 
 async def _import(app: App, files: Files, make: MakeCommand, counts: Counts) -> None:
     earlier = _EarlierKeys(app)
-    with closing(_items(files, make)) as items, _progress(files) as show:
+    # Not closed at the end: a thread may still be reading when Ctrl-C ends this.
+    items = _items(files, make)
+    with _progress(files) as show:
         while True:
             batch, fault = await asyncio.to_thread(_take, items)
             outcomes = await asyncio.gather(*(_execute(app, item) for item in batch), return_exceptions=True)
@@ -122,7 +124,7 @@ async def _import(app: App, files: Files, make: MakeCommand, counts: Counts) -> 
             show(batch[-1].document, counts)
 
 
-def _items(files: Files, make: MakeCommand) -> Generator[_Item, None, None]:
+def _items(files: Files, make: MakeCommand) -> Iterator[_Item]:
     """The documents with their commands. An id derives from file name, title, content, and how often these came."""
     occurrences: Counter[str] = Counter()
     for document in files.documents():
