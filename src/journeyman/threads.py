@@ -17,6 +17,14 @@ async def in_thread(function: Callable[[], T], *, name: str) -> T:
     Cancelling abandons the wait: the thread runs on, and its result is dropped. Unlike asyncio.to_thread, such a
     thread does not hold the process at exit.
     """
+    return await begin_in_thread(function, name=name)
+
+
+def begin_in_thread(function: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+    """Like `in_thread`, without waiting.
+
+    It gives a future and no task, because a task that SystemExit is raised in ends the loop with it.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
@@ -24,13 +32,16 @@ async def in_thread(function: Callable[[], T], *, name: str) -> T:
     def run() -> None:
         try:
             result = context.run(function)
+        except StopIteration as error:
+            # A future can't hold it, and would never be done: say it as a coroutine does (PEP 479).
+            _tell(loop, _set_exception, future, RuntimeError(f"{name} raised StopIteration({error})"))
         except BaseException as error:  # noqa: BLE001  # it is raised where the result is awaited
             _tell(loop, _set_exception, future, error)
         else:
             _tell(loop, _set_result, future, result)
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    return await future
+    return future
 
 
 def _set_result(future: asyncio.Future[T], result: T) -> None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from journeyman.errors import NotRunning, WorkerFailed
+from journeyman.errors import WorkerFailed
 from journeyman.feature import Command, Query
 from journeyman.follower import Follower, MessageSource
 from journeyman.message import Message
 from journeyman.receipts import Receipt
+from journeyman.retry import describe, draw_pause_s
 from journeyman.store.base import MessageLog
 from journeyman.threads import in_thread
 from journeyman.timing import Timing
@@ -80,11 +83,11 @@ class Context:
     def __init__(self, app: Application, messages: MessageSource, *, wake: Callable[[], None]) -> None:
         self.app = app
         self._messages = messages
-        #: Have `work` called again at once. For threads: loop.call_soon_threadsafe(context.wake).
-        self.wake = wake
-        #: Set when the application begins to stop: `work` should come to its end.
+        self._wake = wake
+        self._loop = asyncio.get_running_loop()
+        #: Set when the application begins to stop: `work` should come to its end. Threads may ask `is_set`.
         self.stopping = asyncio.Event()
-        self._deadline: float | None = None
+        self._deadline_s: float | None = None
 
     @property
     def log(self) -> MessageLog:
@@ -94,16 +97,27 @@ class Context:
         """The log's messages, decoded, from a position that the worker keeps."""
         return Follower(self._messages, after=after)
 
+    def wake(self) -> None:
+        """Have `work` called again at once. From any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:
+            return  # The loop is closed: nothing is called any more.
+
+    def wait_for(self, call: Coroutine[Any, Any, T]) -> T:
+        """For a worker's thread: run a coroutine, like `follower.read()`, on the loop, and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
     def stop_within(self, seconds: float) -> None:
         """Begin to stop, with so much time left."""
-        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._deadline_s = time.monotonic() + seconds
         self.stopping.set()
 
     def remaining_s(self) -> float | None:
         """How many seconds are left until the deadline for stopping; None while the application runs."""
-        if self._deadline is None:
+        if self._deadline_s is None:
             return None
-        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+        return max(0.0, self._deadline_s - time.monotonic())
 
 
 @runtime_checkable
@@ -143,18 +157,27 @@ WorkerState = Literal["new", "starting", "running", "failing", "stopping", "stop
 #: Of the time left for stopping, what is kept for `stop` itself when `work` does not end.
 STOP_SHARE: Final = 0.2
 
+#: Past its deadline, how long a worker may take to end once it is cancelled, in seconds; then it is left behind.
+GRACE_S: Final = 1.0
+
+#: What is never taken for an error of the worker, wherever everything else that it raises is.
+NOT_ITS_ERROR: Final = (KeyboardInterrupt, GeneratorExit)
+
 
 class Supervisor:
-    """Runs one worker: its start, its rounds of work, its stop."""
+    """Runs one worker: its start, its rounds of work, its stop.
+
+    A worker may tell of a trouble that does not end its round by an attribute `fault`, in words; None when all is well.
+    """
 
     def __init__(
         self, worker: Worker, context: Context, woken: asyncio.Event, *, timing: Timing, schedule: Schedule = Schedule()
     ) -> None:
         self.worker = worker
-        self.state: WorkerState = "new"
-        self.last_error: str | None = None
-        #: When the last round of work began and how many there were: for people to see that it lives.
+        #: How many rounds of work began: for people to see that it lives.
         self.rounds = 0
+        self._state: WorkerState = "new"
+        self._last_error: str | None = None
         self._context = context
         self._woken = woken
         self._timing = timing
@@ -162,6 +185,18 @@ class Supervisor:
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
         self._limit = asyncio.timeout(None)
+
+    @property
+    def state(self) -> WorkerState:
+        return "failing" if self._state == "running" and (self._failures or self._fault) else self._state
+
+    @property
+    def last_error(self) -> str | None:
+        return self._fault or self._last_error
+
+    @property
+    def _fault(self) -> str | None:
+        return getattr(self.worker, "fault", None)
 
     async def start(self) -> None:
         """Start the worker in a task of its own; return when its `start` has.
@@ -180,25 +215,31 @@ class Supervisor:
         self._context.stop_within(within_s)
         self._limit_work(within_s * (1 - STOP_SHARE))
         self._woken.set()
-        await asyncio.wait({self._task}, timeout=within_s + 1.0)
+        await asyncio.wait({self._task}, timeout=within_s + GRACE_S)
         if not self._task.done():
-            self._fail(f"did not stop within {within_s:g} s and was left behind")
+            self._fail(f"did not stop within {within_s:g} s and was cancelled")
             self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait({self._task}, timeout=GRACE_S)
+        if not self._task.done():
+            self._fail(f"did not stop within {within_s:g} s and was left behind, for it ignores being cancelled")
 
     async def _run(self, started: asyncio.Future[None]) -> None:
-        self.state = "starting"
+        self._state = "starting"
         try:
-            await self._call(lambda: self.worker.start(self._context), self.worker.start)
-        except Exception as error:  # noqa: BLE001  # it is raised where the application starts
-            self.state = "failed"
-            self.last_error = repr(error)
-            failure = WorkerFailed(f"The worker {self.worker.name} could not start: {error}")
+            await self._call(self.worker.start, self._context)
+        except BaseException as error:  # it is raised where the application starts
+            self._state = "failed"
+            self._last_error = explain(error)
+            failure = WorkerFailed(f"The worker {self.worker.name} could not start: {self._last_error}")
             failure.__cause__ = error
-            started.set_exception(failure)
+            if not started.done():
+                started.set_exception(failure)
+            if is_cancelled_or_exiting(error):
+                raise
             return
-        self.state = "running"
-        started.set_result(None)
+        self._state = "running"
+        if not started.done():
+            started.set_result(None)
         try:
             await self._rounds()
         finally:
@@ -206,32 +247,33 @@ class Supervisor:
 
     async def _rounds(self) -> None:
         """Work until the application stops. An error never ends it."""
+        schedule = self._schedule
         while not self._context.stopping.is_set():
             self._woken.clear()
             self.rounds += 1
-            try:
-                if not await self._work():
-                    return
-            except NotRunning:
-                return
-            except Exception as error:
-                self._fail(repr(error))
-                logger.exception("worker %s: work failed; it is tried again", self.worker.name)
-                await self._wait(self._backoff_s())
+            if await self._round():
+                await _wait(self._woken, schedule.every_s + self._timing.uniform(0, schedule.jitter_s))
             else:
-                self._succeed()
-                await self._wait(self._schedule.every_s + self._timing.uniform(0, self._schedule.jitter_s))
+                # Growth does not cut this short: a log that grows all the time would make it no pause at all.
+                first_s, max_s = schedule.backoff_first_s, schedule.backoff_max_s
+                pause_s = draw_pause_s(first_s, 2.0, max_s, self._failures, self._timing.uniform)
+                await _wait(self._context.stopping, pause_s)
 
-    async def _work(self) -> bool:
-        """One round. False when it was cut off because the application stops."""
+    async def _round(self) -> bool:
+        """One round. False when it failed, or was cut off because the application stops."""
         try:
             async with asyncio.timeout(None) as self._limit:
-                await self._call(self.worker.work, self.worker.work)
-        except TimeoutError:
-            if not self._limit.expired():
+                await self._call(self.worker.work)
+        except BaseException as error:
+            if is_cancelled_or_exiting(error):
                 raise
-            self._fail("work did not end in time and was cut off")
+            if self._limit.expired():
+                self._fail("work did not end in time and was cut off")
+            else:
+                self._fail(explain(error))
+                logger.exception("worker %s: work failed; it is tried again", self.worker.name)
             return False
+        self._failures = 0
         return True
 
     def _limit_work(self, seconds: float) -> None:
@@ -240,39 +282,57 @@ class Supervisor:
             self._limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def _stop_worker(self) -> None:
-        self.state = "stopping"
+        self._state = "stopping"
+        limit = asyncio.timeout(self._context.remaining_s())
         try:
-            async with asyncio.timeout(self._context.remaining_s()):
-                await self._call(lambda: self.worker.stop(self._context), self.worker.stop)
-        except TimeoutError:
-            self._fail("stop did not end in time and was cut off")
-        except Exception as error:
-            self._fail(repr(error))
-            logger.exception("worker %s: stop failed", self.worker.name)
-        self.state = "stopped"
+            async with limit:
+                await self._call(self.worker.stop, self._context)
+        except BaseException as error:
+            if is_cancelled_or_exiting(error):
+                raise
+            self._fail("stop did not end in time and was cut off" if limit.expired() else explain(error))
+            logger.exception("worker %s: stop failed: %s", self.worker.name, self._last_error)
+        self._state = "stopped"
 
-    async def _call(self, call: Callable[[], Any], declared: Callable[..., Any]) -> None:
+    async def _call(self, method: Callable[..., Any], *arguments: object) -> None:
         """Call a method of the worker: on the loop when it is `async def`, else in a thread."""
-        if inspect.iscoroutinefunction(declared):
-            await call()
-        else:
-            await in_thread(call, name=f"worker {self.worker.name}")
-
-    async def _wait(self, timeout_s: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), timeout_s)
-
-    def _backoff_s(self) -> float:
-        ceiling = min(self._schedule.backoff_max_s, self._schedule.backoff_first_s * 2 ** min(self._failures, 30))
-        return self._timing.uniform(ceiling / 2, ceiling)
+        if inspect.iscoroutinefunction(method):
+            await method(*arguments)
+            return
+        result = await in_thread(partial(method, *arguments), name=f"worker {self.worker.name}")
+        if inspect.isawaitable(result):  # A `def` around an `async def`, as decorators make it.
+            await result
 
     def _fail(self, error: str) -> None:
         self._failures += 1
-        self.last_error = error
-        if self.state == "running":
-            self.state = "failing"
+        self._last_error = error
 
-    def _succeed(self) -> None:
-        self._failures = 0
-        if self.state == "failing":
-            self.state = "running"
+
+def is_cancelled_or_exiting(error: BaseException) -> bool:
+    """Whether what a worker's code raised is not its own: this task is being cancelled, or the interpreter ends.
+
+    A CancelledError that nobody asked this task for came out of something that the code awaited, and is an error like
+    any other; so is SystemExit, by which a library would end the whole application.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, NOT_ITS_ERROR)
+
+
+def explain(error: BaseException) -> str:
+    """An error as one bounded line that any log can hold, whatever its own `__str__` does."""
+    try:
+        return describe(error).encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001  # an error that can't be told must not become an error of its own
+        return type(error).__name__
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    """Return when the event is set, or after `timeout_s`. Gives way once: a worker may have woken itself."""
+    await asyncio.sleep(0)
+    if event.is_set():
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
