@@ -16,6 +16,9 @@ Standing = Literal["waiting", "retrying", "behind", "delayed", "running", "parke
 #: Jobs that keep others of their subject back, so that a subject's jobs keep their order over retries.
 HOLDING: Final[tuple[Standing, ...]] = ("running", "waiting", "retrying")
 
+#: Of these there is at most one for each subject: no other job of the subject is started meanwhile.
+UNDER_WAY: Final[tuple[Standing, ...]] = ("running", "retrying")
+
 #: Jobs that may be started once they are due.
 STARTABLE: Final[tuple[Standing, ...]] = ("waiting", "retrying", "delayed")
 
@@ -47,10 +50,15 @@ class JobRow(Struct, frozen=True, kw_only=True):
 
 
 class WorkerRow(Struct, frozen=True, kw_only=True):
-    """What one to-do worker has done since the log began."""
+    """What one to-do worker has done since the log began.
+
+    `resumed_at` is the position at which a person last resumed it, 0 when nobody has: each process that runs it sees
+    there that its lane is to be opened. `answered` and the like count jobs, `attempts` and `failures` attempts.
+    """
 
     worker: str
     paused: bool = False
+    resumed_at: int = 0
     opened: int = 0
     answered: int = 0
     ended: int = 0
@@ -92,10 +100,16 @@ jobs = InternalFeature("jobs", state=JobsState)
 
 @jobs.command("job-started", subject="job")
 class JobStarted(Command):
-    """An attempt begins. The message's position is its fence."""
+    """An attempt begins. The message's position is its fence.
+
+    `opened_at` and `attempt` say which job, and which attempt at it, the process found: it is refused when they are
+    others by then, because the job was ended and opened again, or given all its attempts again.
+    """
 
     worker: str
     job: str
+    opened_at: int
+    attempt: int
     instance: str
     park_after_crash: bool = False
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from journeyman.errors import RateLimited, ServiceError, Unauthorized, Unavailable
-from journeyman.retry import describe, draw_pause_s
+from journeyman.errors import GiveUp, RateLimited, ServiceError, Unauthorized, Unavailable
+from journeyman.retry import draw_pause_s
+from journeyman.worker import explain
 
 #: Service errors in a row, from so many different jobs, open the breaker.
 JOBS_TO_OPEN: Final = 3
@@ -24,6 +25,11 @@ PROBE_MAX_S: Final = 300.0
 #: The pause when a service asks for one without saying how long, and the longest that it may ask for, in seconds.
 PAUSE_DEFAULT_S: Final = 5.0
 PAUSE_MAX_S: Final = 3600.0
+
+#: The least pause when a service asks for one again and again, perhaps of 0 seconds: it grows, because each try is
+#: recorded.
+PAUSE_LEAST_FIRST_S: Final = 0.05
+PAUSE_LEAST_MAX_S: Final = 60.0
 
 
 class LaneState(Enum):
@@ -56,6 +62,7 @@ class Lane:
         self._until_s = 0.0
         self._failed_jobs: set[str] = set()
         self._probes = 0
+        self._limits = 0
         self._down = False
         self._stopped = False
         #: The last job that probed a service that is down: the next probe is another job, where there is one.
@@ -89,18 +96,20 @@ class Lane:
         """An attempt came back with a result: the service works."""
         self._failed_jobs.clear()
         self._down = False
-        self._probes = 0
+        self._probes = self._limits = 0
         if not self._stopped and self._now_s() >= self._until_s:
             self.reason = None
 
     def failed(self, job: str, error: BaseException) -> Fault:
         """An attempt failed. Says whose fault it is, and closes the lane as far as it must be."""
+        if isinstance(error, GiveUp):
+            return Fault.JOB
         if isinstance(error, Unauthorized):
             self._stopped = True
-            self.reason = describe(error)
+            self.reason = explain(error)
             return Fault.SERVICE
         if isinstance(error, RateLimited):
-            self._pause(PAUSE_DEFAULT_S if error.retry_after_s is None else error.retry_after_s, error)
+            self._limited(error)
             return Fault.SERVICE
         if isinstance(error, Unavailable):
             self._go_down(job, error)
@@ -114,8 +123,14 @@ class Lane:
         self._until_s = 0.0
         self._stopped = self._down = False
         self._failed_jobs.clear()
-        self._probes = 0
+        self._probes = self._limits = 0
         self.reason = None
+
+    def _limited(self, error: RateLimited) -> None:
+        if self.waits_s == 0:  # Others that were under way get the same answer: it counts once.
+            self._limits += 1
+        least_s = draw_pause_s(PAUSE_LEAST_FIRST_S, 2.0, PAUSE_LEAST_MAX_S, self._limits, self._uniform)
+        self._pause(max(least_s, PAUSE_DEFAULT_S if error.retry_after_s is None else error.retry_after_s), error)
 
     def _service_failed(self, job: str, error: BaseException) -> Fault:
         if self._down:
@@ -137,5 +152,5 @@ class Lane:
         self._pause(draw_pause_s(PROBE_FIRST_S, PROBE_FACTOR, PROBE_MAX_S, self._probes, self._uniform), error)
 
     def _pause(self, seconds: float, error: BaseException) -> None:
-        self._until_s = max(self._until_s, self._now_s() + min(max(seconds, 0.0), PAUSE_MAX_S))
-        self.reason = describe(error)
+        self._until_s = max(self._until_s, self._now_s() + min(seconds, PAUSE_MAX_S))
+        self.reason = explain(error)

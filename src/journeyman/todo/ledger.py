@@ -8,7 +8,7 @@ concerns nobody.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from journeyman.tables import AppState
 from journeyman.todo.jobs import (
     HOLDING,
     STARTABLE,
+    UNDER_WAY,
     DiscardJob,
     InstanceLost,
     JobEnded,
@@ -38,6 +39,8 @@ from journeyman.todo.jobs import (
     jobs,
 )
 from journeyman.todo.worker import Job, TodoWorker, check_worker
+
+T = TypeVar("T")
 
 OUTCOME_UNKNOWN: Final = "outcome unknown: the process died during the attempt"
 
@@ -127,10 +130,12 @@ class JobLedger:
         row = self._judge_job(state, body)
         if row.standing not in STARTABLE:
             raise Rejected(f"Job {row.job} of {row.worker} is {row.standing}; only waiting jobs are started.")
+        if (row.opened_at, row.attempts + 1) != (body.opened_at, body.attempt):
+            raise Rejected(f"Job {row.job} of {row.worker} was opened again, or given new attempts; look again.")
         if self._worker_row(state, row.worker).paused:
             raise Rejected(f"{row.worker} is paused.")
-        if row.subject is not None and state.jobs.count("subject", row.worker, row.subject, "running"):
-            raise Rejected(f"Another job about {row.subject} is running.")
+        if is_kept_back(state, row):
+            raise Rejected(f"Another job about {row.subject} is under way.")
 
     def _judge_park(self, state: JobsState, body: JobParked) -> None:
         row = self._judge_job(state, body)
@@ -183,10 +188,10 @@ class JobLedger:
         if effect is not None:
             effect(found, body, message)
         for worker, key_of in self._enders.get(kind, ()):
-            for key in _as_sequence(key_of(message)):
+            for key in _all_of(str, key_of, message):
                 self._answer_job(found, worker, key)
         for worker, job_of in self._openers.get(kind, ()):
-            for job in _as_sequence(job_of(message)):
+            for job in _all_of(Job, job_of, message):
                 self._open(found, worker, job, message)
 
     def _open(self, state: JobsState, worker: str, job: Job, message: Message[Any]) -> None:
@@ -294,7 +299,7 @@ class JobLedger:
 
     def _resume(self, state: JobsState, body: ResumeWorker, message: Message[Any]) -> None:
         row = self._worker_row(state, self._current(body.worker))
-        state.workers.put(msgspec.structs.replace(row, paused=False))
+        state.workers.put(msgspec.structs.replace(row, paused=False, resumed_at=message.position))
 
     def _add_reaction(self, state: JobsState, body: ReactionAdded, message: Message[Any]) -> None:
         worker, reaction = self._reaction_key(body.worker, body.reaction)
@@ -350,10 +355,30 @@ def _judge_fence(state: JobsState, body: Any) -> None:
         raise Fenced(f"The attempt {body.fence} is over: its job was answered, ended, or taken over.")
 
 
-def _as_sequence(result: Any) -> Sequence[Any]:
+def is_kept_back(state: JobsState, row: JobRow) -> bool:
+    """Whether another job of its subject is under way, so that this one can't be started now."""
+    if row.subject is None:
+        return False
+    under_way = sum(state.jobs.count("subject", row.worker, row.subject, standing) for standing in UNDER_WAY)
+    return under_way > (row.standing in UNDER_WAY)
+
+
+def _all_of(kind: type[T], method: Callable[[Message[Any]], Any], message: Message[Any]) -> Sequence[T]:
+    """What a method with @opens or @ends returned: one, several, or none.
+
+    Raises:
+        TypeError: it returned something else. The message it was asked about is refused, or poisons the replay.
+    """
+    result = method(message)
     if result is None:
         return ()
-    return result if isinstance(result, list | tuple) else (result,)
+    found = result if isinstance(result, list | tuple) else (result,)
+    for one in found:
+        if not isinstance(one, kind):
+            raise TypeError(
+                f"{method.__qualname__} returned {result!r}; it returns a {kind.__name__}, a list of them, or None."
+            )
+    return found
 
 
 def _microseconds(seconds: float) -> int:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+from collections.abc import Callable
 from typing import Any, Final
 
-from journeyman.errors import AlreadyHandled, DefinitionError, Fenced, JourneymanError, Rejected
+from journeyman.errors import AlreadyHandled, DefinitionError, NotRunning, Rejected
 from journeyman.executor import Executor
 from journeyman.feature import Catalog, Command
 from journeyman.follower import MessageSource
 from journeyman.message import Message, Meta, ReactionStep
-from journeyman.pending import Envelope
 from journeyman.receipts import Receipt
-from journeyman.retry import describe
+from journeyman.todo.backoff import Backoff
 from journeyman.todo.jobs import ReactionAdded, ReactionRefused, ReactionRow
 from journeyman.todo.ledger import jobs_state
+from journeyman.todo.recorder import Recorder
 from journeyman.todo.worker import Reaction, TodoWorker
+from journeyman.worker import explain, is_cancelled_or_exiting
+
+logger = logging.getLogger(__name__)
 
 #: How many messages one round looks at, and how many commands are on their way at once.
 ROUND_MESSAGES: Final = 1000
 WINDOW_COMMANDS: Final = 256
+
+#: The pauses before a reaction that failed is tried again, in seconds.
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 30.0
 
 
 class _Step:
@@ -43,18 +52,31 @@ class Reactor:
     """
 
     def __init__(
-        self, worker: TodoWorker, reaction: Reaction, executor: Executor, catalog: Catalog, messages: MessageSource
+        self,
+        worker: TodoWorker,
+        reaction: Reaction,
+        executor: Executor,
+        catalog: Catalog,
+        messages: MessageSource,
+        recorder: Recorder,
+        *,
+        now_s: Callable[[], float],
+        uniform: Callable[[float, float], float],
     ) -> None:
         self._worker = worker
         self._reaction = reaction
         self._executor = executor
         self._messages = messages
+        self._recorder = recorder
         self._react = getattr(worker, reaction.method)
         on = catalog.commands[catalog.name_of(reaction.on)].message_type
         self._on_names = (on.name, *on.former_names)
         self._number = -1
         #: The last message looked at.
         self.position = 0
+        #: When it is tried again after it failed, and what it is held up by.
+        self.backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S, now_s=now_s, uniform=uniform)
+        self.fault: str | None = None
 
     async def start(self) -> None:
         """Record a new reaction, and from where on it handles messages.
@@ -70,47 +92,71 @@ class Reactor:
         elif since == "now":
             since = self._executor.position
         added = ReactionAdded(worker=self._worker.name, reaction=self._reaction.name, since=since)
-        await self._executor.execute(added, Envelope(actor=f"worker:{self._worker.name}"))
+        await self._recorder.submit(added, None)
 
-    async def run(self) -> bool:
-        """One round. True when there may be more to look at.
+    async def work(self) -> bool:
+        """One round, unless it failed a moment ago. True when there is more to look at.
 
-        Raises:
-            Exception: what the worker's method raised, or why a command could not be recorded. Asked again, it goes
-                on at the step that failed.
+        What fails holds this reaction up, and nothing else: it is shown, and tried again where it failed.
         """
+        if self.backoff.waits_s > 0:
+            return False
+        try:
+            more = await self._run()
+        except BaseException as error:
+            if is_cancelled_or_exiting(error) or isinstance(error, NotRunning):
+                raise
+            self._number = -1
+            self.backoff.failed()
+            self.fault = f"reaction {self._reaction.name}: {explain(error)}"
+            logger.exception("%s: %s; it is tried again", self._worker.name, self.fault)
+            return False
+        self.backoff.succeeded()
+        self.fault = None
+        return more
+
+    async def _run(self) -> bool:
+        settled = self._executor.position
+        if self.position >= settled and self._number >= 0:
+            return False
         row = await self._row()
         assert row is not None
         if row.number != self._number:
-            # Another process moved it on, or this is the first round: go on behind the last recorded step.
+            # Another process moved it on, it failed, or this is the first round: on behind the last recorded step.
             self._number = row.number
             self.position = max(row.since, row.position - 1)
-        settled = self._executor.position
-        if self.position >= settled:
+        limit = min(ROUND_MESSAGES, settled - self.position)
+        if limit <= 0:
             return False
-        messages, read_to = await self._messages.read(self.position, min(ROUND_MESSAGES, settled - self.position))
-        steps = await self._steps(row, messages)
+        messages, read_to = await self._messages.read(self.position, limit)
+        steps, broken = await self._steps(row, messages)
         try:
             await self._dispatch(steps)
         except AlreadyHandled:
             # Recorded by another process, or by this one without its knowing: the state says where to go on.
             self._number = -1
             return True
-        except BaseException:
-            self._number = -1
-            raise
+        if broken is not None:
+            raise broken
         self.position = read_to
         return read_to < settled
 
-    async def _steps(self, row: ReactionRow, messages: list[Message[Any]]) -> list[_Step]:
+    async def _steps(self, row: ReactionRow, messages: list[Message[Any]]) -> tuple[list[_Step], BaseException | None]:
+        """The commands that the messages lead to, up to the first at which the worker's method fails, and its error."""
         steps: list[_Step] = []
         for message in messages:
             if type(message.body) is not self._reaction.on:
                 continue
-            for index, command in enumerate(await self._commands(message)):
+            try:
+                commands = await self._commands(message)
+            except BaseException as error:
+                if is_cancelled_or_exiting(error):
+                    raise
+                return steps, error
+            for index, command in enumerate(commands):
                 if (message.position, index) > (row.position, row.index):
-                    steps.append(_Step(command, message, index, self._number + len(steps) + 1))
-        return steps
+                    steps.append(_Step(command, message, index, row.number + len(steps) + 1))
+        return steps, None
 
     async def _commands(self, message: Message[Any]) -> list[Command]:
         result = self._react(message)
@@ -126,58 +172,55 @@ class Reactor:
         return list(commands)
 
     async def _dispatch(self, steps: list[_Step]) -> None:
-        """Record the steps, in order. They travel together; each is taken only behind the one before."""
+        """Record the steps, in order. They travel together; each is taken only behind the one before.
+
+        Raises:
+            AlreadyHandled: others were recorded meanwhile.
+            Exception: why a step could not be recorded.
+        """
         while steps:
             window = steps[:WINDOW_COMMANDS]
-            results = await asyncio.gather(*(self._submit(step) for step in window), return_exceptions=True)
+            results = await asyncio.gather(*map(self._submit, window), return_exceptions=True)
             done = 0
             for step, result in zip(window, results, strict=True):
-                if not isinstance(result, Receipt) and not await self._settle_refusal(step, result):
-                    break
+                if isinstance(result, BaseException):
+                    # The steps behind a refused one were out of turn: they go again.
+                    await self._record_refusal(step, result)
                 done += 1
                 self._number = step.number
-                if not isinstance(result, Receipt):
-                    break  # The steps behind a refused one were out of turn: they go again.
+                if isinstance(result, BaseException):
+                    break
             steps = steps[done:]
-            if done == 0:
-                raise AlreadyHandled(f"Reaction {self._reaction.name} was moved on by another process.")
 
-    async def _settle_refusal(self, step: _Step, error: BaseException) -> bool:
-        """Record that the state refused a step. False when it was refused because it is recorded already."""
-        if isinstance(error, AlreadyHandled | Fenced):
-            return False
-        if not isinstance(error, Rejected):
+    async def _record_refusal(self, step: _Step, error: BaseException) -> None:
+        """Record that the state refused a step, which moves the reaction on."""
+        if not isinstance(error, Rejected) or isinstance(error, AlreadyHandled):
             raise error
         refused = ReactionRefused(
             worker=self._worker.name,
             reaction=self._reaction.name,
             position=step.message.position,
-            reason=describe(error),
+            reason=explain(error),
         )
-        await self._executor.execute(refused, self._envelope(step))
-        return True
+        await self._recorder.submit(refused, step.message, meta=self._meta(step))
 
     def _submit(self, step: _Step) -> asyncio.Future[Receipt]:
         try:
-            return self._executor.submit(step.command, self._envelope(step))
-        except JourneymanError as error:
+            return self._recorder.submit(step.command, step.message, meta=self._meta(step))
+        except Exception as error:  # noqa: BLE001  # it is this step's outcome, like one that comes later
             refused: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
             return refused
 
-    def _envelope(self, step: _Step) -> Envelope:
-        place = ReactionStep(
-            worker=self._worker.name,
-            reaction=self._reaction.name,
-            number=step.number,
-            position=step.message.position,
-            index=step.index,
-        )
-        return Envelope(
-            actor=f"worker:{self._worker.name}",
-            correlation_id=step.message.correlation_id,
-            causation_id=step.message.id,
-            meta=Meta(reaction=place),
+    def _meta(self, step: _Step) -> Meta:
+        return Meta(
+            reaction=ReactionStep(
+                worker=self._worker.name,
+                reaction=self._reaction.name,
+                number=step.number,
+                position=step.message.position,
+                index=step.index,
+            )
         )
 
     async def _row(self) -> ReactionRow | None:
@@ -193,7 +236,8 @@ class Reactor:
                 after = records[-1].position
         if old:
             raise DefinitionError(
-                f"The reaction {self._reaction.name!r} of {self._worker.name} is new, and the log has {old} old messages "
-                f"of {self._on_names[0]} that it would handle. Say since=0 to handle them, or since='now' to leave them."
+                f"The reaction {self._reaction.name!r} of {self._worker.name} is new, and the log has {old} old "
+                f"messages of {self._on_names[0]} that it would handle. Say since=0 to handle them, or since='now' to "
+                "leave them."
             )
         return 0

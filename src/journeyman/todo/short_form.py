@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import uuid
+from collections.abc import Callable
 from typing import Any
 
-from journeyman.errors import DefinitionError
+from journeyman.errors import GiveUp
 from journeyman.feature import JobFunction
 from journeyman.message import Message
-from journeyman.retry import describe
-from journeyman.threads import in_thread
 from journeyman.todo.worker import Attempt, Job, TodoWorker, ends, opens, reacts
+from journeyman.worker import explain
 
 
 def worker_of(job: JobFunction[Any]) -> TodoWorker:
@@ -22,6 +22,7 @@ def worker_of(job: JobFunction[Any]) -> TodoWorker:
         concurrency = job.concurrency
         timeout_s = job.timeout_s
         retry = job.retry
+        perform = _perform_of(job)  # type: ignore[assignment]  # it fills in the method
 
         @reacts(job.on, name="request", since=job.since)
         def request(self, message: Message[Any]) -> Any:
@@ -36,19 +37,34 @@ def worker_of(job: JobFunction[Any]) -> TodoWorker:
         def answered(self, message: Message[Any]) -> str:
             return str(message.body.request_id)
 
-        async def perform(self, attempt: Attempt[Any]) -> Any:
-            request = attempt.message.body
-            source = await self.messages.get(request.position)
-            if source is None:
-                raise DefinitionError(f"The message at position {request.position} is not there, or was set aside.")
-            if inspect.iscoroutinefunction(job.function):
-                result = await job.function(source)
-            else:
-                result = await in_thread(lambda: job.function(source), name=f"{job.name} {attempt.id}")
-            return job.set(request_id=request.request_id, subject=request.subject, result=result)
-
         def give_up(self, attempt: Attempt[Any], error: BaseException) -> Any:
             request = attempt.message.body
-            return job.fail(request_id=request.request_id, subject=request.subject, error_message=describe(error))
+            return job.fail(request_id=request.request_id, subject=request.subject, error_message=explain(error))
 
     return FunctionWorker()
+
+
+def _perform_of(job: JobFunction[Any]) -> Callable[[Any, Attempt[Any]], Any]:
+    """Calls the function, on the loop when it is `async def`, else in the attempt's thread."""
+
+    async def perform(worker: TodoWorker, attempt: Attempt[Any]) -> Any:
+        return _answer(job, attempt, await job.function(await _source(worker, attempt)))
+
+    def perform_in_thread(worker: TodoWorker, attempt: Attempt[Any]) -> Any:
+        source = worker.context.wait_for(_source(worker, attempt))
+        return _answer(job, attempt, job.function(source))
+
+    return perform if inspect.iscoroutinefunction(job.function) else perform_in_thread
+
+
+async def _source(worker: TodoWorker, attempt: Attempt[Any]) -> Message[Any]:
+    """The message that the function is called with."""
+    source = await worker.messages.get(attempt.message.body.position)
+    if source is None:
+        raise GiveUp(f"the message at position {attempt.message.body.position} was set aside")
+    return source
+
+
+def _answer(job: JobFunction[Any], attempt: Attempt[Any], result: Any) -> Any:
+    request = attempt.message.body
+    return job.set(request_id=request.request_id, subject=request.subject, result=result)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -12,10 +13,13 @@ from journeyman.feature import Command
 from journeyman.follower import MessageSource
 from journeyman.message import Message
 from journeyman.retry import Retry
-from journeyman.worker import Application
+from journeyman.worker import Application, Context
 
 C = TypeVar("C", covariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: The longest time after which a job may be due, in seconds: a hundred years.
+DUE_IN_S_MAX: Final = 100 * 365 * 86400.0
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -24,12 +28,22 @@ class Job(msgspec.Struct, frozen=True):
     Args:
         key: names the job within its worker. While a job with the key is open, opening it again does nothing.
         subject: what it is about. Jobs of one subject run one at a time, in order; None orders nothing.
-        due_in_s: seconds after its message was recorded, before which it is not tried.
+        due_in_s: seconds after its message was recorded, before which it is not tried. It keeps no other job of its
+            subject back until then.
+
+    Raises:
+        TypeError, ValueError: a value is not what it must be: a Struct made in Python is not checked by itself.
     """
 
     key: str
     subject: str | None = None
     due_in_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (self.key, self.subject or "")):
+            raise TypeError(f"{self}: key is a string, subject a string or None.")
+        if not 0 <= self.due_in_s <= DUE_IN_S_MAX:
+            raise ValueError(f"{self}: due_in_s is from 0 to {DUE_IN_S_MAX:g}.")
 
 
 class Attempt(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
@@ -74,7 +88,9 @@ def reacts(
 
 
 def opens(*on: type[Command]) -> Callable[[F], F]:
-    """For a pure method that takes a Message of one of these commands and returns the Job it opens, several, or None."""
+    """For a pure method that takes a Message of one of these commands and returns the Job it opens, several, or
+    None.
+    """
     return _marker("opens", lambda method: (method, on))
 
 
@@ -88,7 +104,7 @@ def ends(*on: type[Command]) -> Callable[[F], F]:
 def _marker(kind: str, make: Callable[[str], Any]) -> Callable[[F], F]:
     def mark(function: F) -> F:
         marks = getattr(function, "__journeyman__", ())
-        function.__journeyman__ = (*marks, (kind, make(function.__name__)))  # type: ignore[attr-defined]
+        function.__journeyman__ = (*marks, (kind, make))  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -105,8 +121,8 @@ class TodoWorker:
         concurrency: how many attempts run at once in one process.
         timeout_s: how long an attempt may take.
         retry: how often and after which pauses a job is tried.
-        after_crash: "retry", or "park" for effects that must not be repeated: a job whose process died in mid-attempt
-            then waits for a person, its outcome unknown.
+        after_crash: "retry", or "park" for effects that must not be repeated: a job whose attempt was cut off, by the
+            death of its process, by its stop or by `timeout_s`, then waits for a person, its outcome unknown.
     """
 
     name: ClassVar[str]
@@ -120,6 +136,8 @@ class TodoWorker:
     app: Application
     #: The log's messages by position, from `start` on.
     messages: MessageSource
+    #: What every worker is given: when the application stops, and the way from a thread to the loop; from `start` on.
+    context: Context
 
     async def start(self) -> None:
         """Open clients. Raising fails the application's start."""
@@ -130,14 +148,15 @@ class TodoWorker:
     def perform(self, attempt: Attempt[Any]) -> Awaitable[Command | None] | Command | None:
         """The slow call, outside every lock. Returns the command that answers; None when the job needs no answer.
 
-        `async def`, or a `def` that runs in a thread and holds its slot until it returns. It may be called again for
-        the same job after a crash: its outcome is what is recorded once. Raise ServiceError and its kin for what the
-        service did, GiveUp when trying again can't help, anything else for what this job did.
+        `async def`, or a `def` that runs in a thread. A thread can't be cut off after `timeout_s`: it holds its slot
+        until it returns, and what it returns is taken however late. It may be called again for the same job after a
+        crash: its outcome is what is recorded once. Raise ServiceError and its kin for what the service did, GiveUp
+        when trying again can't help, anything else for what this job did.
         """
         raise NotImplementedError
 
     def give_up(self, attempt: Attempt[Any], error: BaseException) -> Command | None:
-        """The command that answers after the last attempt; None parks the job for a person."""
+        """The command that answers after the last attempt; None parks the job for a person. Makes no external call."""
         return None
 
     # What the subclass declared, gathered once.
@@ -147,10 +166,11 @@ class TodoWorker:
     enders: ClassVar[tuple[tuple[str, tuple[type[Command], ...]], ...]] = ()
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         found: dict[str, list[Any]] = {"reacts": [], "opens": [], "ends": []}
         for name in dir(cls):
-            for kind, mark in getattr(getattr(cls, name, None), "__journeyman__", ()):
-                found[kind].append(mark)
+            for kind, make in getattr(getattr(cls, name, None), "__journeyman__", ()):
+                found[kind].append(make(name))
         cls.reactions = tuple(found["reacts"])
         cls.openers = tuple(found["opens"])
         cls.enders = tuple(found["ends"])
@@ -172,6 +192,9 @@ def check_worker(worker: TodoWorker) -> None:
         raise DefinitionError(f"{where} does nothing: give it a method with @opens, or one with @reacts.")
     if cls.concurrency < 1 or cls.timeout_s <= 0:
         raise DefinitionError(f"{where}: concurrency must be at least 1, and timeout_s above 0.")
+    for method in (*(name for name, _ in (*cls.openers, *cls.enders)), "give_up"):
+        if inspect.iscoroutinefunction(getattr(cls, method)):
+            raise DefinitionError(f"{where}.{method} is `async def`; what it returns is needed at once: make it `def`.")
     names = [name for reaction in cls.reactions for name in (reaction.name, *reaction.former_names)]
     if len(names) != len(set(names)):
         raise DefinitionError(f"{where} has two reactions of one name: {', '.join(sorted(names))}.")
