@@ -28,7 +28,7 @@ class CrashingDesk(Desk):
     def ask(self, message: Message[Note]) -> list[Ask]:
         return [Ask(key=f"{message.body.text}.{number}", subject=message.body.text) for number in range(2)]
 
-    async def perform(self, attempt: Attempt[Ask]) -> Command:
+    async def perform(self, attempt: Attempt[Ask]) -> Command | None:
         sys.stdout.write(f"performing {attempt.id}\n")
         sys.stdout.flush()
         if attempt.id.startswith("killer"):
