@@ -1,4 +1,4 @@
-"""What the tests of the command line share: running it, in this process or in another, and applications to run it on."""
+"""What the tests of the command line share: running it, in this process or another, and an application for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents come in once, however often they are imported; a fault stops the import, and says where, and what was kept."""
+"""Documents come in once, however often they are imported; a fault says where it is, and what was kept."""
 
 from __future__ import annotations
 

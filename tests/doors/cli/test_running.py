@@ -1,4 +1,4 @@
-"""`serve` and `work` run until they are told to stop, and then they stop: cleanly the first time, at once the second."""
+"""`serve` and `work` run until they are told to stop; then they stop: cleanly the first time, at once the second."""
 
 from __future__ import annotations
 

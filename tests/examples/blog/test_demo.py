@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import apsw
 import pytest
@@ -54,7 +55,9 @@ def names_in(folder: Path) -> list[tuple[str, str]]:
 
 def killed(folder: Path, *, when_answers: int) -> None:
     """Run the slow demo, and kill -9 it when it has recorded so many answers."""
-    process = subprocess.Popen(command(folder, "--delay", "0.1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(folder, "--exit", "--delay", "0.1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + TIMEOUT_S
         while answers_in(folder) < when_answers:
@@ -118,11 +121,12 @@ def test_a_person_sees_the_summaries_and_where_to_look_next(tmp_path: Path) -> N
     assert "The newest summaries" in finished.stdout
     assert "summarised, 0 failed, 0 without an answer" in finished.stdout
     assert "posts/worker.py" in finished.stdout
+    assert f"journeyman --store sqlite:///{tmp_path / 'demo.db'} log tail" in finished.stdout
     assert "\x1b[" not in finished.stdout, "no colours outside of a terminal"
 
 
 def test_sigterm_ends_it_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tmp_path, "--delay", "0.2"), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(tmp_path, "--exit", "--delay", "0.2"), stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + TIMEOUT_S
     while answers_in(tmp_path) < 5:
         assert time.monotonic() < deadline
@@ -136,14 +140,41 @@ def test_sigterm_ends_it_cleanly_and_the_next_run_goes_on(tmp_path: Path) -> Non
     assert Counter(name for name, _ in names_in(tmp_path))["journeyman/instance-lost"] == 0, "it left nothing open"
 
 
+def test_it_serves_the_posts_until_it_is_stopped(tmp_path: Path) -> None:
+    process = subprocess.Popen(command(tmp_path, "--port", "0"), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        url = next(line.split()[1] for line in process.stdout if line.startswith("Serving"))
+        served_meanwhile = total_at(url)
+        next(line for line in process.stdout if f"{url}/queries/posts/list" in line)
+        assert total_at(url) >= max(80, served_meanwhile)
+        process.terminate()
+        process.wait(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert process.returncode == 0
+    assert result_of(tmp_path)["imported"] == 0, "all is kept"
+
+
+def total_at(url: str) -> int:
+    """How many posts the served demo has, asked as anybody could."""
+    with urlopen(f"{url}/queries/posts/list", timeout=TIMEOUT_S) as answer:  # noqa: S310  # our own URL
+        total: int = json.loads(answer.read())["total"]
+    return total
+
+
 def test_a_second_process_is_told_in_one_line(tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tmp_path, "--delay", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tmp_path, "--exit", "--delay", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + TIMEOUT_S
         while answers_in(tmp_path) < 1:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        second = run(tmp_path)
+        second = run(tmp_path, "--exit")
     finally:
         process.kill()
         process.wait()
@@ -154,7 +185,7 @@ def test_a_second_process_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_wrong_configuration_is_one_clear_line(tmp_path: Path) -> None:
-    finished = run(tmp_path, SUMMARIZER="openai", OPENAI_API_KEY="")
+    finished = run(tmp_path, "--exit", SUMMARIZER="openai", OPENAI_API_KEY="")
 
     assert finished.returncode == 1
     assert "OPENAI_API_KEY" in finished.stderr
@@ -162,7 +193,7 @@ def test_a_wrong_configuration_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_key_in_the_environment_alone_changes_nothing(tmp_path: Path) -> None:
-    finished = run(tmp_path, "--json", OPENAI_API_KEY="made-up", OPENAI_BASE_URL="http://127.0.0.1:9")
+    finished = run(tmp_path, "--exit", "--json", OPENAI_API_KEY="made-up", OPENAI_BASE_URL="http://127.0.0.1:9")
 
     assert finished.returncode == 0
     assert json.loads(finished.stdout)["summarizer"].startswith("extractive")

@@ -222,7 +222,7 @@ def _plain(text: str) -> str:
 
 
 def _end_on_signals() -> None:
-    """Let SIGTERM and Ctrl-C end the demo cleanly, its running summaries finished or handed back; a second one kills."""
+    """Let SIGTERM and Ctrl-C end the demo cleanly, running summaries finished or handed back; a second one kills."""
     task = asyncio.current_task()
     assert task is not None
 
