@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from journeyman import (
+    App,
     Attempt,
     Command,
     DiscardJob,
@@ -66,6 +67,15 @@ async def bounded(awaitable: Awaitable[Any]) -> Any:
         return await awaitable
 
 
+async def looks_around_seldom(app: App) -> None:
+    """Fails when the worker goes round and round though nothing happens."""
+    supervisor = app._now_running()._supervisors[Desk.name]
+    before = supervisor.rounds
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert supervisor.rounds - before <= 3
+
+
 class Held:
     """A `perform` that says when it has begun, and answers when it is let go."""
 
@@ -99,6 +109,13 @@ async def test_each_job_is_started_performed_and_answered_once(store: str | Stor
         asked = next(other for other in found if other.id == record.causation_id)
         assert (asked.name, asked.subject) == ("desk/ask", record.subject)
         assert record.correlation_id == asked.correlation_id
+
+
+async def test_a_worker_with_nothing_to_do_looks_around_seldom() -> None:
+    async with running(Desk()) as app:
+        await app.execute(Ask(key="a"))
+        await until(app, idle)
+        await looks_around_seldom(app)
 
 
 async def test_an_attempt_knows_its_job_its_number_and_a_key_that_stays() -> None:
@@ -414,6 +431,7 @@ async def test_a_paused_worker_starts_nothing_and_lets_running_attempts_answer()
         with pytest.raises(Rejected, match="paused already"):
             await app.execute(PauseWorker(worker=Desk.name))
         assert worker.tried == ["a"]
+        await looks_around_seldom(app)
         await app.execute(ResumeWorker(worker=Desk.name), actor="ann")
         await until(app, answered("b"))
 
@@ -473,6 +491,7 @@ async def test_no_more_attempts_run_at_once_than_the_bound() -> None:
         await bounded(full.wait())
         await app.execute(Note(text="another round"))
         assert (await app.workers())[0].running == 3
+        await looks_around_seldom(app)
         go.set()
         await until(app, idle)
     assert most == 3
@@ -843,6 +862,7 @@ async def test_a_wrong_key_stops_the_lane_until_a_person_resumes_it_and_keeps_th
         await until(app, lambda state: counts()(state).attempts == 1 and standing("a", "retrying")(state))
         status = (await app.workers())[0]
         assert (status.status, status.last_error) == ("lane stopped", "Unauthorized: 401")
+        await looks_around_seldom(app)
         assert await app.state(lambda state: len(jobs_state(state).jobs)) == 3
         wrong = False
         await app.execute(ResumeWorker(worker=Desk.name), actor="ann")

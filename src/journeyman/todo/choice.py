@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from journeyman.todo.jobs import STARTABLE, JobRow, JobsState
-from journeyman.todo.ledger import is_kept_back
+from journeyman.todo.ledger import is_kept_back, running_of
 
 
 class Choice(msgspec.Struct, kw_only=True):
@@ -38,7 +38,7 @@ def choose(
     state: JobsState, worker: str, instance: str, fences: Mapping[str, int | None], *, slots: Slots, now_us: int
 ) -> Choice:
     """Choose for a worker in a process. `fences` are its running attempts by job, None until the start is recorded."""
-    mine = {row.job: row for row in state.jobs.find("instance", instance) if row.worker == worker}
+    mine = {row.job: row for row in running_of(state, worker, instance)}
     choice = Choice(
         stray=[row for job, row in mine.items() if job not in fences],
         over=[job for job, fence in fences.items() if fence is not None and _fence_of(mine.get(job)) != fence],

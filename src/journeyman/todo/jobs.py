@@ -87,7 +87,6 @@ class JobsState(State):
         index={
             "due": ("worker", "standing", "due_at_us", "opened_at"),
             "subject": ("worker", "subject", "standing", "opened_at"),
-            "instance": ("instance", "fence"),
         },
         unique={"fence": ("fence",)},
     )

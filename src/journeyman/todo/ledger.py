@@ -247,7 +247,7 @@ class JobLedger:
             self._set_down(state, row, "retrying", due_at_us=due_at_us, attempts=row.attempts - 1, error=body.reason)
 
     def _lose_instance(self, state: JobsState, body: InstanceLost, message: Message[Any]) -> None:
-        for row in state.jobs.find("instance", body.instance):
+        for row in [row for worker in state.workers for row in running_of(state, worker.worker, body.instance)]:
             if row.park_after_crash:
                 self._set_down(state, row, "parked", error=OUTCOME_UNKNOWN)
             else:
@@ -353,6 +353,11 @@ def jobs_state(state: AppState) -> JobsState:
 def _judge_fence(state: JobsState, body: Any) -> None:
     if state.jobs.by("fence", body.fence) is None:
         raise Fenced(f"The attempt {body.fence} is over: its job was answered, ended, or taken over.")
+
+
+def running_of(state: JobsState, worker: str, instance: str) -> list[JobRow]:
+    """A worker's running attempts in one process. There are few of them, so no index is kept for every job."""
+    return [row for row in state.jobs.scan("due", worker, "running") if row.instance == instance]
 
 
 def is_kept_back(state: JobsState, row: JobRow) -> bool:
