@@ -73,7 +73,7 @@ def parse(data: bytes) -> Any:
     """
     try:
         _check_depth(data)
-        return json.loads(data.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        return _decoder.decode(data.decode())
     except ValueError as error:  # of which JSONDecodeError and UnicodeDecodeError are
         raise Refused(NOT_JSON, f"{_sentence(error)} Correct this and send it again.") from None
 
@@ -108,3 +108,6 @@ def _check_depth(data: bytes) -> None:
         depth += (first in b"[{") - (first in b"]}")
         if depth > DEPTH_MAX:
             raise ValueError(f"It is nested more than {DEPTH_MAX} deep.")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
-from litestar import Request, Response, post
+from litestar import Request, post
 from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
-from journeyman.doors.http.answers import json_answer
+from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.bodies import parse, read_body
 from journeyman.doors.http.exposed import exposed_commands
 from journeyman.doors.http.guard import Scope
@@ -40,7 +40,7 @@ def command_handlers(app: App, actor_of: ActorOf) -> list[HTTPRouteHandler]:
 def _handler(app: App, command: CommandType, actor_of: ActorOf) -> HTTPRouteHandler:
     reader = CommandReader(command.message_type.body)
 
-    async def execute(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def execute(request: Request[Any, Any, Any]) -> JsonAnswer:
         scope = cast(Scope, request.scope)
         require_json(scope)
         key = idempotency_key(scope)
@@ -48,7 +48,7 @@ def _handler(app: App, command: CommandType, actor_of: ActorOf) -> HTTPRouteHand
         receipt = await app.execute(body, actor=actor_of(scope), idempotency_key=key)
         recorded = Recorded(receipt.position, receipt.message_id)
         # A repeated command created nothing: its answer is the first one's, under 200.
-        return json_answer(recorded, status=200 if receipt.repeated else 201)
+        return JsonAnswer(recorded, status=200 if receipt.repeated else 201)
 
     return post(PREFIX + command.name)(execute)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from litestar import Request, Response, get
+from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
-from journeyman.doors.http.answers import json_answer
+from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.log import Streams
 from journeyman.doors.http.problems import NOT_READY, NOT_RUNNING, busy
 
@@ -21,19 +21,19 @@ def health_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:
     """The handlers of the health checks and of the workers' status."""
 
     @get("/health/live")
-    async def live(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return json_answer({"status": "live"})
+    async def live(request: Request[Any, Any, Any]) -> JsonAnswer:
+        return JsonAnswer({"status": "live"})
 
     @get("/health/ready")
-    async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def ready(request: Request[Any, Any, Any]) -> JsonAnswer:
         if streams.ending:
             raise busy("The server is stopping.", kind=NOT_RUNNING)
         await _check_state(app)
-        return json_answer({"status": "ready", "position": app.position})
+        return JsonAnswer({"status": "ready", "position": app.position})
 
     @get("/workers")
-    async def workers(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return json_answer(await app.workers())
+    async def workers(request: Request[Any, Any, Any]) -> JsonAnswer:
+        return JsonAnswer(await app.workers())
 
     return [live, ready, workers]
 

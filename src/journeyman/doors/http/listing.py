@@ -6,10 +6,10 @@ import inspect
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
-from journeyman.doors.http.answers import json_answer
+from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.exposed import exposed_commands, exposed_queries, result_type
 from journeyman.feature import Catalog, CommandType, QueryType
 
@@ -39,12 +39,12 @@ def listing_handlers(catalog: Catalog) -> list[HTTPRouteHandler]:
     queries = [_query(query) for query in exposed_queries(catalog)]
 
     @get("/commands")
-    async def list_commands(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return json_answer(commands)
+    async def list_commands(request: Request[Any, Any, Any]) -> JsonAnswer:
+        return JsonAnswer(commands)
 
     @get("/queries")
-    async def list_queries(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return json_answer(queries)
+    async def list_queries(request: Request[Any, Any, Any]) -> JsonAnswer:
+        return JsonAnswer(queries)
 
     return [list_commands, list_queries]
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
 from journeyman.app import App
-from journeyman.doors.http.answers import freshness, json_answer
+from journeyman.doors.http.answers import JsonAnswer, freshness
 from journeyman.doors.http.headers import POSITION_MAX, position
 from journeyman.doors.http.problems import busy
 from journeyman.doors.http.query_strings import QueryStringReader
@@ -101,10 +101,10 @@ def log_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:
     stream_start = QueryStringReader(StreamStart)
 
     @get("/log")
-    async def log(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def log(request: Request[Any, Any, Any]) -> JsonAnswer:
         wanted = log_range.read(request.scope["query_string"])
         entries = await _entries(app, wanted)
-        return json_answer(entries, headers=freshness(app, app.position))
+        return JsonAnswer(entries, headers=freshness(app, app.position))
 
     @get("/log/stream")
     async def log_stream(request: Request[Any, Any, Any]) -> Stream:

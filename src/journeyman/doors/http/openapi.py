@@ -7,12 +7,12 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import WorkerStatus
 from journeyman.doors.http import commands, queries
-from journeyman.doors.http.answers import json_answer
+from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.commands import Recorded
 from journeyman.doors.http.exposed import exposed_commands, exposed_queries, result_type
 from journeyman.doors.http.guard import MOUNTED_AT
@@ -34,9 +34,9 @@ def openapi_handler(catalog: Catalog) -> HTTPRouteHandler:
     document = describe(catalog)
 
     @get("/openapi.json")
-    async def openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def openapi(request: Request[Any, Any, Any]) -> JsonAnswer:
         mounted_at = request.scope.get(MOUNTED_AT)
-        return json_answer({**document, "servers": [{"url": mounted_at}]} if mounted_at else document)
+        return JsonAnswer({**document, "servers": [{"url": mounted_at}]} if mounted_at else document)
 
     return openapi
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from litestar import Request, Response, get
+from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
-from journeyman.doors.http.answers import freshness, json_answer
+from journeyman.doors.http.answers import JsonAnswer, freshness
 from journeyman.doors.http.exposed import exposed_queries
 from journeyman.doors.http.headers import position
 from journeyman.doors.http.query_strings import QueryStringReader
@@ -28,12 +28,12 @@ def query_handlers(app: App) -> list[HTTPRouteHandler]:
 def _handler(app: App, query: QueryType) -> HTTPRouteHandler:
     reader = QueryStringReader(query.query)
 
-    async def ask(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def ask(request: Request[Any, Any, Any]) -> JsonAnswer:
         at_least = position(request.scope, b"journeyman-at-least")
         question = reader.read(request.scope["query_string"])
         # Before the answer, not after: the answer holds at least what was settled now.
         settled = app.position
         answer = await app.query(question, at_least=at_least, timeout_s=AT_LEAST_S)
-        return json_answer(answer, headers=freshness(app, max(settled, at_least or 0)))
+        return JsonAnswer(answer, headers=freshness(app, max(settled, at_least or 0)))
 
     return get(PREFIX + query.name)(ask)

@@ -15,6 +15,7 @@ from journeyman.app import App
 from journeyman.doors.http.application import build
 from journeyman.doors.http.guard import LOOPBACK_HOSTS
 from journeyman.doors.http.log import Streams
+from journeyman.doors.http.protocol import BoundedProtocol
 from journeyman.errors import DefinitionError, JourneymanError
 
 #: How long answers under way may take to end at the exit, in seconds; then their connections are closed.
@@ -22,6 +23,9 @@ GRACE_S: Final = 2
 
 #: How many connections may be open at a time.
 CONNECTIONS_MAX: Final = 1000
+
+#: How many connections may wait to be taken.
+BACKLOG: Final = 2048
 
 
 @asynccontextmanager
@@ -41,6 +45,7 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 8000) -> Asy
     server = _Server(
         uvicorn.Config(
             build(app, streams=streams, allowed_hosts=(*LOOPBACK_HOSTS, host)),
+            http=BoundedProtocol,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -103,14 +108,21 @@ def _loopback(host: str) -> str:
 
 
 def _listen(address: str, port: int) -> socket.socket:
+    # The protocol is named because asyncio sets TCP_NODELAY on connections of such sockets only: without it, each
+    # answer, which is sent in two parts, waits 40 ms for the client's delayed acknowledgement.
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((address, port), family=family, backlog=2048)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, port))
+        listening.listen(BACKLOG)
     except (OSError, OverflowError) as error:
+        listening.close()
         why = error.strerror if isinstance(error, OSError) else "it must be 0 to 65535"
         raise JourneymanError(
             f"Port {port} of {address} can't be had: {why}. Choose another with --port; 0 takes a free one."
         ) from error
+    return listening
 
 
 def _url(listening: socket.socket) -> str:

@@ -21,7 +21,7 @@ ERRORS_MAX: Final = 100
 NAME_LENGTH_MAX: Final = 100
 
 _WHERE: Final = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$", re.DOTALL)
-_STEP: Final = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<item>\d+|\.\.\.)\]")
+_STEP: Final = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<item>\d+)\]")
 
 _NOUNS: Final = {
     "string": "a text",
@@ -79,8 +79,12 @@ def sentence(error: msgspec.ValidationError) -> str:
 
 def _by_msgspec(error: msgspec.ValidationError) -> FieldError:
     where = _WHERE.search(str(error))
-    steps = _STEP.finditer(where["path"]) if where else ()
-    return FieldError(pointer(*(step["name"] or step["item"] for step in steps)), sentence(error))
+    # Inside a dict, msgspec does not say at which key, and writes [...]: then it is somewhere in what was named so far.
+    known = where["path"].partition("[...]")[0] if where else ""
+    return FieldError(
+        pointer(*(step["name"] or step["item"] for step in _STEP.finditer(known))),
+        sentence(error),
+    )
 
 
 def _explain(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
