@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -101,6 +102,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def forget_modules(folder: Path) -> None:
+    """Let the modules of a test's folder be imported anew, by the next command or the next test."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(f"{folder}{os.sep}"):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
 def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Journeyman:
     """The command in this process, run in that folder: quick, where a process of its own adds nothing."""
     for name in ("JOURNEYMAN_APP", "JOURNEYMAN_STORE", "SUMMARIZER"):
@@ -109,7 +118,11 @@ def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
 
+    # The tests write modules anew within a second, which bytecode would not notice.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
     def journeyman(*arguments: str) -> Finished:
+        forget_modules(folder)
         capsys.readouterr()
         code = run_command(arguments)
         return Finished(code, *capsys.readouterr())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from journeyman import App, Command, Feature, State, open_store
+from tests.doors.cli.terminal import Journeyman
 
 BROKEN = """
 from journeyman import App, Command, Feature, State
@@ -54,8 +55,8 @@ def test_without_a_subcommand_it_lists_them(tmp_path: Path) -> None:
     [
         (["--app", "nowhere:app", "schema"], "There is no module 'nowhere'"),
         (["--app", "json:dumps", "schema"], "json has no App named 'dumps'"),
-        (["--store", "mongodb://here", "demo"], "mongodb"),
-        (["--store", "sqlite:///no/such/folder/x.db", "demo"], "no/such/folder"),
+        (["--store", "mongodb://here", "log", "tail"], "mongodb"),
+        (["--store", "sqlite:///no/such/folder/x.db", "demo", "--exit"], "no/such/folder"),
         (["log", "set-aside", "1", "--reason", "why"], "There is no store sqlite:///blog.db yet"),
         (["--store", "sqlite:///new.db", "log", "set-aside", "1", "--reason", " "], "The reason must have"),
         (["--store", "sqlite:///new.db", "log", "set-aside", "7", "--reason", "why"], "There is no store"),
@@ -148,55 +149,56 @@ def as_text(body):
 def write_shop(
     folder: Path, *, kind: str = "int", docstring: str = "pass", version: str = "", upcaster: str = ""
 ) -> None:
+    (folder / "pyproject.toml").write_text('[tool.journeyman]\napp = "shop:app"\n')
     (folder / "shop.py").write_text(SHOP.format(kind=kind, docstring=docstring, version=version, upcaster=upcaster))
 
 
-def schema(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("--app", "shop:app", "schema", *arguments, cwd=folder)
-
-
-def test_the_schema_check_fails_until_the_file_is_written(tmp_path: Path) -> None:
+def test_the_schema_check_fails_until_the_file_is_written(journeyman: Journeyman, tmp_path: Path) -> None:
     write_shop(tmp_path)
 
-    missing = schema(tmp_path, "--check")
-    assert missing.returncode == 1
-    assert "shop/order" in missing.stderr
+    missing = journeyman("schema", "--check")
+    assert missing.code == 1
+    assert "shop/order" in missing.err
 
-    assert schema(tmp_path).returncode == 0
+    assert journeyman("schema").code == 0
     assert (tmp_path / "schema.json").exists()
-    assert schema(tmp_path, "--check").returncode == 0
+    assert journeyman("schema", "--check").code == 0
 
 
-def test_a_schema_that_changes_without_a_new_version_fails_the_check_and_is_not_written(tmp_path: Path) -> None:
+def test_a_schema_that_changes_without_a_new_version_fails_the_check_and_is_not_written(
+    journeyman: Journeyman, tmp_path: Path
+) -> None:
     write_shop(tmp_path)
-    schema(tmp_path)
+    journeyman("schema")
     committed = (tmp_path / "schema.json").read_bytes()
     write_shop(tmp_path, kind="str")
 
     for arguments in (["--check"], []):
-        changed = schema(tmp_path, *arguments)
-        assert changed.returncode == 1
-        assert "shop/order version 1 has another schema than before" in changed.stderr
+        changed = journeyman("schema", *arguments)
+        assert changed.code == 1
+        assert "shop/order version 1 has another schema than before" in changed.err
     assert (tmp_path / "schema.json").read_bytes() == committed
 
 
-def test_a_new_version_with_its_upcaster_passes_and_keeps_the_old_schema(tmp_path: Path) -> None:
+def test_a_new_version_with_its_upcaster_passes_and_keeps_the_old_schema(
+    journeyman: Journeyman, tmp_path: Path
+) -> None:
     write_shop(tmp_path)
-    schema(tmp_path)
+    journeyman("schema")
     write_shop(tmp_path, kind="str", version=", version=2", upcaster=UPCASTER)
 
-    assert schema(tmp_path, "--check").returncode == 1, "the new version is not recorded yet"
-    assert schema(tmp_path).returncode == 0
-    assert schema(tmp_path, "--check").returncode == 0
+    assert journeyman("schema", "--check").code == 1, "the new version is not recorded yet"
+    assert journeyman("schema").code == 0
+    assert journeyman("schema", "--check").code == 0
     assert '"1"' in (tmp_path / "schema.json").read_text()
 
 
-def test_words_for_people_are_no_change_of_schema(tmp_path: Path) -> None:
+def test_words_for_people_are_no_change_of_schema(journeyman: Journeyman, tmp_path: Path) -> None:
     write_shop(tmp_path)
-    schema(tmp_path)
+    journeyman("schema")
     write_shop(tmp_path, docstring='"""An order."""')
 
-    assert schema(tmp_path, "--check").returncode == 0
+    assert journeyman("schema", "--check").code == 0
 
 
 async def test_set_aside_leaves_the_message_in_the_log(tmp_path: Path) -> None:

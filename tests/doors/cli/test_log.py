@@ -108,16 +108,16 @@ def test_json_says_the_same_as_what_was_recorded(journeyman: Journeyman) -> None
     assert json.loads(journeyman("log", "export").ok())["body"]["title"] == NASTY
 
 
-@pytest.mark.parametrize("reader", ["head -1", "true"])
-def test_a_reader_that_ends_early_is_no_error(orders: Journeyman, tmp_path: Path, reader: str) -> None:
-    for command in ("log export", "log tail -n 30", "inspect", "query --help"):
-        finished = subprocess.run(
-            ["sh", "-c", f"{sys.executable} -m journeyman {command} | {reader}"],
-            cwd=tmp_path,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert finished.stderr == ""
+@pytest.mark.parametrize("pipe", ["log export | head -1", "log tail -n 30 | true", "inspect | head -1"])
+def test_a_reader_that_ends_early_is_no_error(orders: Journeyman, tmp_path: Path, pipe: str) -> None:
+    finished = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m journeyman {pipe}"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert finished.stderr == ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,25 @@ def test_each_source_goes_before_the_next(
     assert seen(journeyman) == ("market", "sqlite:///environment.db")
 
     assert seen(journeyman, "--app", "shop", "--store", "sqlite:///option.db") == ("shop", "sqlite:///option.db")
+
+
+def test_a_password_in_the_stores_url_is_not_shown(journeyman: Journeyman) -> None:
+    url = "postgresql://anna:secret:/@word@db/blog"
+
+    assert seen(journeyman, "--store", url)[1] == "postgresql://anna@db/blog"
+    assert "secret" not in journeyman("--store", url, "inspect").ok()
+    refused = journeyman("--store", url, "log", "tail")
+    assert refused.code == 1
+    assert "secret" not in refused.err
+
+
+def test_help_loads_nothing_that_it_does_not_need() -> None:
+    """It answers at once. What serves, draws, or opens a store is loaded by the commands that do."""
+    heavy = ["rich", "litestar", "uvicorn", "apsw", "sentencex", "openai", "importlib.metadata"]
+    script = f"import journeyman.doors.cli as door, sys; print([name for name in {heavy} if name in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+
+    assert finished.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import platform
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
@@ -91,6 +89,9 @@ def _check(name: str, look: Callable[[], str]) -> Check:
 
 
 def _versions() -> str:
+    import importlib.metadata
+    import platform
+
     found = [f"Python {platform.python_version()}"]
     for package in PACKAGES:
         try:

@@ -12,6 +12,7 @@ from journeyman.app import App
 from journeyman.doors.cli.execute import operator_commands
 from journeyman.doors.cli.opening import settings_of
 from journeyman.doors.cli.output import as_json, console, print_json, safe, table
+from journeyman.doors.cli.settings import without_password
 from journeyman.errors import UnknownName
 from journeyman.feature import CommandType, QueryType
 from journeyman.message import INTERNAL_PREFIX
@@ -70,7 +71,7 @@ def inspect(
 ) -> None:
     """Show the application's features, commands, queries and workers. It opens no store."""
     settings = settings_of(context)
-    view = _app_view(settings.load_app(), settings.app_name, settings.store_url())
+    view = _app_view(settings.load_app(), settings.app_name, without_password(settings.store_url()))
     if name is not None:
         _show_one(view, name, json=json)
     elif json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +73,11 @@ class Settings(msgspec.Struct, frozen=True):
         if path not in ("", url) and not Path(path).exists():
             raise NotReady(f"There is no store {url} yet: check --store, or record something first.")
         return url
+
+
+def without_password(url: str) -> str:
+    """A store's URL as it may be shown."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1@", url)
 
 
 def read_project() -> ProjectSettings:
