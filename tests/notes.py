@@ -70,6 +70,17 @@ class Weigh(Command):
     exactly: float = 0.0
 
 
+@notes.command("price", subject="note_id")
+class Price(Command):
+    """Records the price as Python writes it: 1 and 1.0 are not the same."""
+
+    note_id: str
+    price: float
+
+    def apply(self, state: NotesState, message: Message[Any]) -> None:
+        state.notes.put(Note(self.note_id, repr(self.price)))
+
+
 @notes.command("break")
 class Break(Command):
     """Writes a note, and then breaks; or breaks before."""

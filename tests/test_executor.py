@@ -9,16 +9,38 @@ import pytest
 
 from journeyman import ApplyFailed, Busy, Invalid, NotReady, NotRunning, Rejected, TooLarge
 from journeyman.message import BODY_BYTES_MAX
-from journeyman.pending import TEXT_LENGTH_MAX, WAITING_BYTES_MAX, WAITING_MAX
+from journeyman.pending import TEXT_LENGTH_MAX, WAITING_BYTES_MAX
 from journeyman.store.base import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
 from journeyman.store.memory import MemoryStore
 from journeyman.testing.faults import FaultyStore, Held, refuse
-from tests.notes import Break, Change, Create, First, List, Weigh, everything, replayed_hash, running, subjects, submit
+from tests.notes import (
+    Break,
+    Change,
+    Create,
+    First,
+    Get,
+    List,
+    Price,
+    Weigh,
+    everything,
+    replayed_hash,
+    running,
+    subjects,
+    submit,
+)
 
 
 @pytest.fixture
 def store() -> FaultyStore:
     return FaultyStore(MemoryStore())
+
+
+@pytest.fixture
+def waiting_max(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A bound that a test reaches at once."""
+    for module in ("pending", "executor"):
+        monkeypatch.setattr(f"journeyman.{module}.WAITING_MAX", 100)
+    return 100
 
 
 def held_batch(store: FaultyStore) -> Held:
@@ -152,6 +174,13 @@ async def test_what_replay_could_not_read_is_refused(store: FaultyStore, command
         assert await replayed_hash(store) == await app.state_hash()
 
 
+async def test_what_is_applied_is_what_was_decoded_from_the_recorded_bytes(store: FaultyStore) -> None:
+    async with running(store) as app:
+        await app.execute(Price(note_id="a", price=1))
+        assert await app.query(Get(note_id="a")) == "1.0"
+        assert await replayed_hash(store) == await app.state_hash()
+
+
 @pytest.mark.parametrize("key", ["a\0b", "\udfff", "k" * (TEXT_LENGTH_MAX + 1)])
 async def test_an_envelope_that_no_store_can_keep_is_its_callers_error(store: FaultyStore, key: str) -> None:
     async with running(store) as app:
@@ -251,18 +280,18 @@ async def test_a_batch_is_cut_at_the_most_bytes_of_an_append(store: FaultyStore)
         assert [len(batch) for batch in store.faulty_log.appends] == [fit, 1]
 
 
-async def test_only_so_many_commands_wait(store: FaultyStore) -> None:
+async def test_only_so_many_commands_wait(store: FaultyStore, waiting_max: int) -> None:
     async with running(store) as app:
         held = held_batch(store)
         first = submit(app, Weigh(grams=0))
         await held.arrived.wait()
-        callers = submit(app, *(Weigh(grams=number) for number in range(WAITING_MAX + 1)))
+        callers = submit(app, *(Weigh(grams=number) for number in range(waiting_max + 1)))
         with pytest.raises(Busy) as busy:
             await callers[-1]
         assert busy.value.retry_after_s > 0
         held.release()
         await asyncio.gather(*first, *callers[:-1])
-        assert len(await everything(store)) == 1 + WAITING_MAX
+        assert len(await everything(store)) == 1 + waiting_max
 
 
 async def test_only_so_many_bytes_of_commands_wait(store: FaultyStore) -> None:
@@ -284,12 +313,12 @@ async def test_only_so_many_bytes_of_commands_wait(store: FaultyStore) -> None:
         assert (await app.execute(Create(note_id="then", text=text))).position > 1
 
 
-async def test_only_so_many_queries_wait(store: FaultyStore) -> None:
+async def test_only_so_many_queries_wait(store: FaultyStore, waiting_max: int) -> None:
     async with running(store) as app:
         held = held_batch(store)
         first = submit(app, Weigh(grams=0))
         await held.arrived.wait()
-        queries = [asyncio.create_task(app.query(List())) for _ in range(WAITING_MAX + 1)]
+        queries = [asyncio.create_task(app.query(List())) for _ in range(waiting_max + 1)]
         with pytest.raises(Busy):
             await queries[-1]
         held.release()

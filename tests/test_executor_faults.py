@@ -65,6 +65,7 @@ async def test_while_an_append_is_unsettled_queries_go_on_and_commands_are_busy(
         with pytest.raises(Busy):
             await app.execute(Create(note_id="c"))
         assert not any(caller.done() for caller in batch)
+        store.faulty_log.hold_reads()  # What is told must be seen at once, not when the log has been read again.
         held.release()
         receipt, refused = await asyncio.gather(*batch, return_exceptions=True)
         assert not isinstance(receipt, BaseException)
@@ -72,6 +73,7 @@ async def test_while_an_append_is_unsettled_queries_go_on_and_commands_are_busy(
         assert isinstance(refused, Rejected)
         assert stalled_s(app) is None
         assert await app.query(List()) == ("a", "before")
+        store.faulty_log.release_reads()
         await app.execute(Create(note_id="d"))
         assert subjects(await everything(store)) == ["before", "a", "d"]
         assert await app.state_hash() == await replayed_hash(store)

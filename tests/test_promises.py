@@ -14,7 +14,6 @@ import pytest
 
 from journeyman import App, Busy, Context, NotReady, Poisoned, Rejected, TooLarge, open_store
 from journeyman.message import BODY_BYTES_MAX
-from journeyman.pending import WAITING_MAX
 from journeyman.store.memory import MemoryStore
 from journeyman.testing.faults import FaultyStore, Held, refuse
 from journeyman.testing.records import make_records
@@ -193,8 +192,11 @@ async def test_promise_10_a_slow_call_stalls_nothing() -> None:
         await held.ended.wait()
 
 
-async def test_promise_11_everything_is_bounded() -> None:
+async def test_promise_11_everything_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues, waits, bodies and retries have a bound, and at the bound there is a clear error."""
+    waiting_max = 100
+    for module in ("pending", "executor"):
+        monkeypatch.setattr(f"journeyman.{module}.WAITING_MAX", waiting_max)
     store = FaultyStore(MemoryStore())
     async with running(store, limits=PATIENT) as app:
         with pytest.raises(TooLarge, match=str(BODY_BYTES_MAX)):
@@ -204,9 +206,9 @@ async def test_promise_11_everything_is_bounded() -> None:
         held = store.faulty_log.fail_next(Held())
         first = submit(app, Weigh(grams=0))
         await held.arrived.wait()
-        calls: list[Any] = [asyncio.create_task(app.execute(Weigh(grams=1))) for _ in range(WAITING_MAX + 1)]
-        calls += [asyncio.create_task(app.query(List())) for _ in range(WAITING_MAX + 1)]
-        calls += [asyncio.create_task(app.query(List(), at_least=1)) for _ in range(WAITING_MAX + 1)]
+        calls: list[Any] = [asyncio.create_task(app.execute(Weigh(grams=1))) for _ in range(waiting_max + 1)]
+        calls += [asyncio.create_task(app.query(List())) for _ in range(waiting_max + 1)]
+        calls += [asyncio.create_task(app.query(List(), at_least=1)) for _ in range(waiting_max + 1)]
         await asyncio.sleep(0)
         at_bound = [call for call in calls if call.done()]
         assert len(at_bound) == 3
