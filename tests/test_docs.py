@@ -24,6 +24,10 @@ def fences(document: str) -> list[tuple[str, list[str], str]]:
     return [(language, words.split(), body) for language, words, body in FENCE.findall(text)]
 
 
+def python_of(document: str) -> list[str]:
+    return [body for language, _, body in fences(document) if language == "python"]
+
+
 def run(command: str, folder: Path) -> str:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     environment.pop("JOURNEYMAN_STORE", None)
@@ -75,8 +79,19 @@ def test_every_python_file_of_a_document_can_be_imported(tmp_path: Path) -> None
     pytest.fail("the tutorial shows no upcaster any more")
 
 
+def test_the_tour_of_the_readme_runs_and_is_under_a_hundred_lines(tmp_path: Path) -> None:
+    code = python_of("README.md")[1]
+    assert len(code.splitlines()) < 100
+    (tmp_path / "desk.py").write_text(code)
+
+    for _ in range(2):  # The second run repeats the command under its key, and finds the answer in the log.
+        assert run("python desk.py", tmp_path) == (
+            "[Ticket(ticket_id='t1', text='The server is down!', urgency='high')]\n"
+        )
+
+
 def test_the_worker_of_the_readme_does_its_job(tmp_path: Path) -> None:
-    (code,) = [body for language, _, body in fences("README.md") if language == "python"]
+    code = python_of("README.md")[0]
     assert len(code.splitlines()) <= 25
     (tmp_path / "notes.py").write_text(code)
     (tmp_path / "story.py").write_text(
