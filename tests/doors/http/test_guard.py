@@ -123,6 +123,17 @@ async def test_a_head_without_end_is_refused(start: bytes) -> None:
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_trailer_is_no_header() -> None:
+    head = b"POST /commands/shop/touch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    body = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n"
+    async with shop() as client:
+        answer = await raw(str(client.base_url), head + body + b"Host: evil.example\r\nIdempotency-Key: k\r\n\r\n")
+        again = await client.post("/commands/shop/touch", json={}, headers={"idempotency-key": "k"})
+
+    assert answer.startswith(b"HTTP/1.1 201 ")
+    assert again.status_code == 201
+
+
 async def test_many_headers_of_one_name_are_refused() -> None:
     async with shop() as client:
         headers = [*JSON.items(), ("content-type", "text/plain")]

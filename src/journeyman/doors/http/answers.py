@@ -19,7 +19,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 class JsonAnswer:
     """A value as JSON: an ASGI application, which litestar sends as it is.
 
-    Its own Response weighs a fifth of a whole command: it merges headers, cookies and defaults of several layers.
+    Its own Response took 15 % of a command in a profile: it merges headers, cookies and defaults of several layers.
     """
 
     __slots__ = ("_body", "_headers", "_status")

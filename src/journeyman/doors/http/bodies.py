@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import accumulate
 from typing import Any, Final, NoReturn
 
 from journeyman.doors.http.headers import header
@@ -18,8 +19,12 @@ DEPTH_MAX: Final = 64
 #: How long the body may take to arrive, in seconds.
 BODY_S_MAX: Final = 30.0
 
-#: Strings, and the brackets between them. A string that does not end is taken up to the end, so that time stays linear.
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+#: A string. One that does not end is taken up to the end, so that time stays linear.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+
+#: What a bracket does to the depth; and all that is no bracket.
+_STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -80,7 +85,7 @@ def parse(data: bytes) -> Any:
 
 def _sentence(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno}, column {error.colno}."
+        return f"{error.msg.removesuffix(" at")} at line {error.lineno}, column {error.colno}."
     if isinstance(error, UnicodeDecodeError):
         return f"Byte {error.start} is not UTF-8."
     return str(error)
@@ -102,12 +107,9 @@ def _refuse_constant(name: str) -> NoReturn:
 def _check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
         return
-    depth = 0
-    for token in _TOKENS.finditer(data):
-        first = token[0][:1]
-        depth += (first in b"[{") - (first in b"]}")
-        if depth > DEPTH_MAX:
-            raise ValueError(f"It is nested more than {DEPTH_MAX} deep.")
+    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEPTH_MAX:
+        raise ValueError(f"It is nested more than {DEPTH_MAX} deep.")
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
