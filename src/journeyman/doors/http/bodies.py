@@ -85,7 +85,7 @@ def parse(data: bytes) -> Any:
 
 def _sentence(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg.removesuffix(" at")} at line {error.lineno}, column {error.colno}."
+        return f"{error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}."
     if isinstance(error, UnicodeDecodeError):
         return f"Byte {error.start} is not UTF-8."
     return str(error)
