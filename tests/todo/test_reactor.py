@@ -130,6 +130,21 @@ async def test_a_reaction_that_fails_holds_only_itself_is_shown_and_goes_on_wher
         assert all(one.status == "running" for one in await app.workers())
 
 
+async def test_a_message_at_which_a_reaction_fails_does_not_hold_those_before_it() -> None:
+    store = MemoryStore()
+    async with App(features=[desk]).running(store) as app:
+        for text in ["good", "bad", "after"]:
+            await app.execute(Note(text=text))
+    worker = Echo()
+    worker.broken = {"bad"}
+    async with running(worker, store=store) as app:
+        await until(app, moved(1))
+        assert await subjects(app) == ["good"]
+        worker.broken = set()
+        await until(app, moved(3))
+        assert await subjects(app) == ["good", "bad", "after"]
+
+
 @pytest.mark.parametrize("garbage", ["text", 7, [Ask(key="x"), "y"], Ask, {"a": 1}])
 async def test_what_is_no_command_holds_the_reaction_and_says_so(garbage: Any) -> None:
     class Odd(Echo):

@@ -727,15 +727,49 @@ async def test_an_open_attempt_of_mine_that_i_do_not_run_is_released_by_me() -> 
 
 
 async def test_a_store_in_trouble_is_not_asked_all_the_time_to_start(troubled: tuple[MemoryStore, Troubled]) -> None:
+    """While an append is stalled, each start is refused at once: without a pause that would be a loop."""
     store, log = troubled
-    log.failures["journeyman/job-started"] = [NotReady("down")] * 3
+
+    async def fail_once(attempt: Attempt[Ask]) -> Command:
+        if attempt.number == 1:
+            raise ValueError("first")
+        return Answer(key=attempt.id, text="")
+
+    async with running(make(fail_once, retry=Retry(attempts=2, first_s=0.2, max_s=0.2)), store=store) as app:
+        await app.execute(Ask(key="a"))
+        await until(app, standing("a", "retrying"))
+        reached, go = asyncio.Event(), asyncio.Event()
+        log.hold["desk/note"] = (reached, go)
+        noting = asyncio.create_task(app.execute(Note(text="held")))
+        await bounded(reached.wait())
+        runner = app._now_running()._runners[Desk.name]
+        async with asyncio.timeout(WAIT_S):
+            while runner._trouble.waits_s == 0:
+                await app.store.log.wait(app.position, 0.01)
+        await looks_around_seldom(app)
+        go.set()
+        await noting
+        await until(app, answered("a"))
+
+
+async def test_an_attempt_cancelled_while_its_start_is_recorded_is_released(
+    troubled: tuple[MemoryStore, Troubled],
+) -> None:
+    store, log = troubled
+    reached, go = asyncio.Event(), asyncio.Event()
+    log.hold["journeyman/job-started"] = (reached, go)
     worker = Desk()
     async with running(worker, store=store) as app:
-        await asyncio.gather(*(app.execute(Ask(key=f"k{number}")) for number in range(4)))
-        await until(app, idle)
-        rounds = app._now_running()._supervisors[Desk.name].rounds
-    assert len(worker.tried) == 4
-    assert rounds < 60
+        await app.execute(Ask(key="a"))
+        await bounded(reached.wait())
+        task = app._now_running()._runners[Desk.name]._running["a"].task
+        assert task is not None
+        task.cancel()
+        go.set()
+        await until(app, answered("a"))
+        [released] = await log_of(app, "journeyman/job-released")
+        assert b"its process was stopping" in released.body
+    assert [attempt.number for attempt in worker.performed] == [1]
 
 
 async def test_a_drain_while_the_start_is_recorded_releases_it(troubled: tuple[MemoryStore, Troubled]) -> None:
