@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, field
 
 from journeyman import App, Command, Feature, Message, NotFound, Query, Rejected, State, Store, Table
 from journeyman.doors.http import serving
+from journeyman.executor import Limits
 
 JSON = {"content-type": "application/json"}
 SECRET = "the password is hunter2"
@@ -43,7 +44,7 @@ class Echo(Struct, frozen=True):
     line: Line | None
 
 
-def make_app() -> App:
+def make_app(limits: Limits = Limits()) -> App:
     """A new application: each test has its own."""
     shop = Feature("shop", state=ShopState)
 
@@ -106,7 +107,7 @@ def make_app() -> App:
         def run(self, state: ShopState) -> int:
             raise RuntimeError(SECRET)
 
-    return App(features=[shop])
+    return App(features=[shop], limits=limits)
 
 
 @asynccontextmanager

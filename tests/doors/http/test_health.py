@@ -35,8 +35,7 @@ async def test_a_store_that_is_not_ready_is_a_503() -> None:
 
 
 async def test_an_outcome_that_is_unknown_is_a_503_that_says_to_repeat_with_the_key() -> None:
-    app = make_app()
-    app._limits = Limits(settle_s=0.05, append_s=0.05)
+    app = make_app(Limits(settle_s=0.05, append_s=0.05))
     store = FaultyStore(MemoryStore())
     async with shop(app, store) as client:
         store.faulty_log.fail_others(lose_request)

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
-from journeyman.app import WorkerStatus
+from journeyman import WorkerStatus
 from journeyman.doors.http import commands, queries
 from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.commands import Recorded
