@@ -1,6 +1,6 @@
 """Journeyman: applications that live on one append-only message log, with workers."""
 
-from journeyman.app import App, WorkerStatus
+from journeyman.app import App
 from journeyman.errors import (
     ApplyFailed,
     Busy,
@@ -30,6 +30,7 @@ from journeyman.feature import Command, FailResult, Feature, Query, SetResult
 from journeyman.message import Message, Record
 from journeyman.receipts import Receipt
 from journeyman.retry import Retry
+from journeyman.running import WorkerStatus
 from journeyman.store import MessageLog, Store, open_store
 from journeyman.tables import State, Table
 from journeyman.todo.jobs import DiscardJob, PauseWorker, ResumeWorker, RetryJob

@@ -3,68 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-import msgspec
-
-from journeyman.errors import DefinitionError, NotRunning, WorkerFailed
-from journeyman.executor import Executor, Limits
+from journeyman.errors import DefinitionError, NotRunning, Rejected
+from journeyman.executor import Limits
 from journeyman.feature import Catalog, Command, Feature, Query
 from journeyman.follower import MessageSource
-from journeyman.message import Message
+from journeyman.message import INTERNAL_PREFIX, Message
 from journeyman.pending import Envelope
 from journeyman.receipts import Receipt, receipts
-from journeyman.replica import Replica
+from journeyman.running import Parts, Registration, Running, WorkerStatus
 from journeyman.set_aside import set_asides
 from journeyman.store.base import MessageLog, Store
 from journeyman.store.open import open_store
 from journeyman.tables import AppState
 from journeyman.timing import SYSTEM_TIMING, Timing
-from journeyman.todo.jobs import ResumeWorker, jobs
-from journeyman.todo.lane import LaneState
-from journeyman.todo.ledger import JobLedger, jobs_state
-from journeyman.todo.runner import Process, TodoRunner, release_lost_instances
+from journeyman.todo.jobs import OPERATOR_COMMANDS, jobs
+from journeyman.todo.ledger import JobLedger
 from journeyman.todo.short_form import worker_of
 from journeyman.todo.worker import TodoWorker
-from journeyman.worker import Context, Schedule, Supervisor, Worker
+from journeyman.worker import Schedule, Worker
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 #: Where an application keeps its store when nobody says otherwise.
 STORE_DEFAULT: Final = "sqlite:///journeyman.db"
 
 #: How long workers may take to end when the application stops, in seconds.
 DRAIN_S: Final = 30.0
-
-
-class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker is doing.
-
-    `status` is a word: running, failing, paused, stopped …, or "elsewhere" where this process runs no workers. `lag` is
-    the head less the worker's position. The counts of jobs are None for a worker without a to-do list.
-    """
-
-    name: str
-    status: str
-    position: int | None
-    lag: int | None
-    waiting: int | None = None
-    running: int | None = None
-    retrying: int | None = None
-    parked: int | None = None
-    last_error: str | None = None
-
-
-class _Registration(msgspec.Struct, frozen=True):
-    worker: Worker
-    log: MessageLog | None
-    schedule: Schedule
 
 
 class App:
@@ -93,12 +63,12 @@ class App:
         features = list(features)
         self.catalog = Catalog([receipts, set_asides, jobs, *features])
         self.todo_workers: list[TodoWorker] = [worker_of(job) for feature in features for job in feature.jobs]
-        self._registrations: list[_Registration] = []
+        self._registrations: list[Registration] = []
         self._store_default = store
         self._limits = limits
         self._timing = timing
         self._starting = False
-        self._running: _Running | None = None
+        self._running: Running | None = None
         for worker in workers:
             self.register(worker)
         self._ledger = JobLedger(self.todo_workers)
@@ -117,6 +87,9 @@ class App:
         """
         if self._starting or self._running is not None:
             raise DefinitionError("Register workers before the application is started.")
+        taken = [*(todo.name for todo in self.todo_workers), *(one.worker.name for one in self._registrations)]
+        if getattr(worker, "name", None) in taken:
+            raise DefinitionError(f"Two workers are named {worker.name}: give one another name.")
         if isinstance(worker, TodoWorker):
             if log is not None:
                 raise DefinitionError(
@@ -129,9 +102,7 @@ class App:
             return
         if not isinstance(worker, Worker):
             raise DefinitionError(f"{worker!r} is no worker: it needs a name, and start, work and stop.")
-        if worker.name in (registration.worker.name for registration in self._registrations):
-            raise DefinitionError(f"Two workers are named {worker.name}.")
-        self._registrations.append(_Registration(worker, log, schedule))
+        self._registrations.append(Registration(worker, log, schedule))
 
     def _check_declared(self, worker: TodoWorker) -> None:
         """Every command class that a to-do worker names belongs to a feature of this application."""
@@ -174,7 +145,7 @@ class App:
         self._starting = True
         try:
             opened = await open_store(self.store_url(store)) if store is None or isinstance(store, str) else store
-            running = _Running(self, opened, owns_store=opened is not store)
+            running = Running(self._parts(), opened, owns_store=opened is not store)
             try:
                 await running.start()
                 self._running = running
@@ -251,7 +222,7 @@ class App:
 
         Raises:
             UnknownName, Invalid, TooLarge: it can't be recorded as it is.
-            Rejected: the state does not allow it; the text is for the user.
+            Rejected: the state does not allow it, or only the framework records it; the text is for the user.
             ApplyFailed: the application's own code broke on it.
             Busy, NotRunning, NotReady: it was not recorded; try again later.
             OutcomeUnknown: it may have been recorded; execute it again with the same idempotency key.
@@ -262,11 +233,8 @@ class App:
             correlation_id=cause.correlation_id if cause is not None else None,
             causation_id=cause.id if cause is not None else None,
         )
-        running = self._now_running()
-        receipt = await running.executor.submit(command, envelope)
-        if isinstance(command, ResumeWorker):
-            running.resume(command.worker)
-        return receipt
+        self._refuse_internal(command)
+        return await self._now_running().executor.submit(command, envelope)
 
     async def query(self, query: Query[T], *, at_least: int | None = None, timeout_s: float = 5.0) -> T:
         """The answer from the settled state: never from a command that is not durable.
@@ -332,7 +300,23 @@ class App:
         """What each worker is doing, in the order of registration, to-do workers first."""
         return await self._now_running().workers()
 
-    def _now_running(self) -> _Running:
+    def _parts(self) -> Parts:
+        return Parts(
+            app=self,
+            catalog=self.catalog,
+            ledger=self._ledger,
+            todo_workers=self.todo_workers,
+            registrations=self._registrations,
+            timing=self._timing,
+            limits=self._limits,
+        )
+
+    def _refuse_internal(self, command: Command) -> None:
+        name = self.catalog.command_of(command).name
+        if name.startswith(INTERNAL_PREFIX) and not isinstance(command, OPERATOR_COMMANDS):
+            raise Rejected(f"{name} is a fact that only the framework records.")
+
+    def _now_running(self) -> Running:
         if self._running is None:
             raise NotRunning("The application is not started. Use it inside `async with app.running():`.")
         return self._running
@@ -362,165 +346,3 @@ class Blocking:
 
     def _wait(self, call: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
-
-
-class _Running:
-    """What exists while an application runs."""
-
-    def __init__(self, app: App, store: Store, *, owns_store: bool) -> None:
-        self.app = app
-        self.store = store
-        self.loop = asyncio.get_running_loop()
-        self.process = Process(app._timing.new_id())
-        self.replica = Replica(store.log, app.catalog, [app._ledger])
-        self.executor = Executor(
-            store.log,
-            app.catalog,
-            self.replica,
-            timing=app._timing,
-            on_settled=self._wake_workers,
-            limits=app._limits,
-        )
-        self._owns_store = owns_store
-        self._executor_task: asyncio.Task[None] | None = None
-        self._runners: dict[str, TodoRunner] = {}
-        self._supervisors: dict[str, Supervisor] = {}
-        self._woken_by_app: list[asyncio.Event] = []
-        self._watches: list[asyncio.Task[None]] = []
-        self._halt: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        await self.replica.start()
-        self._executor_task = asyncio.create_task(self.executor.run(), name="journeyman: executor")
-        self._executor_task.add_done_callback(self._executor_ended)
-
-    async def start_workers(self) -> None:
-        if not await self.store.claim("workers"):
-            raise WorkerFailed(
-                "Another process runs the workers of this store already. Stop it, or start this one without workers."
-            )
-        await release_lost_instances(self.executor, self.process.instance)
-        app = self.app
-        for todo in app.todo_workers:
-            runner = TodoRunner(
-                todo, self.executor, app.catalog, self.replica.messages, self.process, timing=app._timing
-            )
-            self._runners[todo.name] = runner
-            await self._supervise(runner, None, Schedule())
-        for registration in app._registrations:
-            await self._supervise(registration.worker, registration.log, registration.schedule)
-
-    async def _supervise(self, worker: Worker, log: MessageLog | None, schedule: Schedule) -> None:
-        woken = asyncio.Event()
-        messages = self.replica.messages
-        if log is None:
-            self._woken_by_app.append(woken)
-        else:
-            messages = MessageSource(log, self.app.catalog.codec.decode)
-            self._watches.append(asyncio.create_task(_watch(log, woken), name=f"watch of {worker.name}"))
-        context = Context(self.app, messages, wake=woken.set)
-        supervisor = Supervisor(worker, context, woken, timing=self.app._timing, schedule=schedule)
-        self._supervisors[worker.name] = supervisor
-        await supervisor.start()
-
-    def _wake_workers(self) -> None:
-        for woken in self._woken_by_app:
-            woken.set()
-
-    def resume(self, worker: str) -> None:
-        if worker in self._runners:
-            self._runners[worker].resume()
-
-    async def wait(self) -> None:
-        assert self._executor_task is not None
-        await asyncio.shield(self._executor_task)
-
-    def _executor_ended(self, task: asyncio.Task[None]) -> None:
-        """Nothing can be recorded any more: no worker may go on."""
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("the application stops applying: %s", task.exception())
-            self._halt = asyncio.create_task(self._stop_workers(drain_s=0.0), name="journeyman: halt")
-
-    async def stop(self, *, drain_s: float) -> None:
-        """Each part is stopped, last started first, whatever becomes of the part before it."""
-        async with AsyncExitStack() as stack:
-            if self._owns_store:
-                stack.push_async_callback(self.store.close)
-            stack.push_async_callback(self._stop_executor, max(drain_s, 1.0))
-            stack.push_async_callback(self._stop_workers, drain_s=drain_s)
-            if self._halt is not None:
-                await self._halt
-
-    async def _stop_executor(self, drain_s: float) -> None:
-        if self._executor_task is None:
-            return
-        self.executor.stop()
-        try:
-            await asyncio.wait({self._executor_task}, timeout=drain_s)
-        finally:
-            self._executor_task.cancel()
-            await asyncio.gather(self._executor_task, return_exceptions=True)
-
-    async def _stop_workers(self, *, drain_s: float) -> None:
-        await asyncio.gather(*(supervisor.stop(drain_s) for supervisor in self._supervisors.values()))
-        for watch in self._watches:
-            watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
-
-    async def workers(self) -> list[WorkerStatus]:
-        head = await self.store.log.head()
-        todo = await self.executor.query(
-            lambda state: [self._todo_status(state, one, head) for one in self.app.todo_workers]
-        )
-        return [*todo, *(self._status(one.worker.name, head) for one in self.app._registrations)]
-
-    def _todo_status(self, state: AppState, worker: TodoWorker, head: int) -> WorkerStatus:
-        table = jobs_state(state)
-        row = table.workers.get(worker.name)
-        runner = self._runners.get(worker.name)
-        base = self._status(worker.name, head)
-        position = runner.position if runner is not None else None
-        status, error = base.status, base.last_error
-        if row is not None and row.paused:
-            status = "paused"
-        elif runner is not None and status == "running" and runner.lane.state is not LaneState.OPEN:
-            status, error = f"lane {runner.lane.state.value}", runner.lane.reason
-        counts = {standing: table.jobs.count("due", worker.name, standing) for standing in _STANDINGS}
-        return WorkerStatus(
-            name=worker.name,
-            status=status,
-            position=position,
-            lag=None if position is None else max(0, head - position),
-            waiting=counts["waiting"] + counts["behind"] + counts["delayed"],
-            running=counts["running"],
-            retrying=counts["retrying"],
-            parked=counts["parked"],
-            last_error=error,
-        )
-
-    def _status(self, name: str, head: int) -> WorkerStatus:
-        supervisor = self._supervisors.get(name)
-        if supervisor is None:
-            return WorkerStatus(name=name, status="elsewhere", position=None, lag=None)
-        position = getattr(supervisor.worker, "position", None)
-        return WorkerStatus(
-            name=name,
-            status=supervisor.state,
-            position=position,
-            lag=None if position is None else max(0, head - position),
-            last_error=supervisor.last_error,
-        )
-
-
-_STANDINGS: Final = ("waiting", "behind", "delayed", "running", "retrying", "parked")
-
-
-async def _watch(log: MessageLog, woken: asyncio.Event) -> None:
-    """Wake a worker when its own log grows."""
-    seen = await log.head()
-    while True:
-        await log.wait(seen, 1.0)
-        head = await log.head()
-        if head > seen:
-            seen = head
-            woken.set()

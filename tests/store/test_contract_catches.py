@@ -192,6 +192,14 @@ class LosesAWakeUp(MemoryLog):
             await asyncio.wait((waiting,), timeout=timeout_s)
 
 
+class KeepsTheLoop(MemoryLog):
+    """Returns without giving way, when the log is longer: who waits in a loop keeps the loop for ever."""
+
+    async def wait(self, after: int, timeout_s: float) -> None:
+        if await self.head() <= after:
+            await super().wait(after, timeout_s)
+
+
 class IgnoresTheTimeout(MemoryLog):
     async def wait(self, after: int, timeout_s: float) -> None:
         await super().wait(after, timeout_s=1000)
@@ -300,6 +308,7 @@ CAUGHT_BY: dict[type, str] = {
     FiltersAfterTheLimit: "test_read_by_name_gives_only_that_name",
     DropsMeta: "test_every_field_comes_back_as_it_was_written",
     MakesEmptyNone: "test_every_field_comes_back_as_it_was_written",
+    KeepsTheLoop: "test_wait_gives_way_to_other_tasks_even_when_it_need_not_wait",
     NeverWakes: "test_an_append_wakes_who_waits_on_another_handle",
     WakesOnlyOne: "test_an_append_wakes_who_waits_on_the_same_handle",
     LosesAWakeUp: "test_an_append_wakes_who_waits_on_the_same_handle",

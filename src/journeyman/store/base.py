@@ -68,7 +68,8 @@ class MessageLog(Protocol):
     async def wait(self, after: int, timeout_s: float) -> None:
         """Return when the head may be above `after`, or after `timeout_s`. It may wake for nothing.
 
-        Appends of this and, within the backend's wake-up time, of other processes wake it.
+        Appends of this and, within the backend's wake-up time, of other processes wake it. It gives way to other
+        tasks at least once.
         """
         ...
 

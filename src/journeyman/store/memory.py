@@ -61,6 +61,7 @@ class MemoryLog:
 
     async def wait(self, after: int, timeout_s: float) -> None:
         if len(self._records) > after:
+            await asyncio.sleep(0)  # Who waits in a loop must not keep the loop from what it waits for.
             return
         # There is no await between the check and the registration, so no append can fall between them.
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -199,6 +199,7 @@ class _Watch:
 
     async def wait(self, after: int, timeout_s: float) -> None:
         if self._head > after:
+            await asyncio.sleep(0)  # Who waits in a loop must not keep the loop from what it waits for.
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(woken)

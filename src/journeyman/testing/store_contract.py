@@ -292,6 +292,13 @@ class StoreContract:
             await store.log.wait(1, timeout_s=2 * self.patience_s)
             await other.log.wait(0, timeout_s=2 * self.patience_s)
 
+    async def test_wait_gives_way_to_other_tasks_even_when_it_need_not_wait(self, store: Store) -> None:
+        await fill(store, 1)
+        turned = asyncio.Event()
+        asyncio.get_running_loop().call_soon(turned.set)
+        await store.log.wait(0, timeout_s=0)
+        assert turned.is_set()
+
     async def test_wait_returns_after_its_timeout(self, store: Store) -> None:
         await fill(store, 1)
         async with asyncio.timeout(self.patience_s):

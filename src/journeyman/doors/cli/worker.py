@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from journeyman.app import App, WorkerStatus
+from journeyman.app import App
+from journeyman.running import WorkerStatus
 from journeyman.doors.cli.opening import operator, with_app
 from journeyman.doors.cli.output import console, print_json, table
 from journeyman.errors import UnknownName
