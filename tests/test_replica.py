@@ -471,6 +471,7 @@ async def test_while_the_state_is_rebuilt_it_says_so(monkeypatch: pytest.MonkeyP
 
     def look(records: Sequence[Record]) -> None:
         seen.append((running.settled_position, running.rebuilding))
+        assert running.messages._recent.after(0, 1) is None, "what is set aside is handed out no more"
         replay(records)
 
     monkeypatch.setattr(running, "replay", look)

@@ -180,6 +180,20 @@ TestAgainstAModel = AgainstAModel.TestCase
 TestAgainstAModel.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
 
+def test_an_undone_delete_is_as_if_it_had_never_been() -> None:
+    app, shelves, _ = make_state()
+    for number in range(3):
+        shelves.rows.put(Row("a", number, slug=f"s{number}"))
+    before, mark = app.hash(), app.undo.mark()
+    shelves.rows.delete(("a", 0))
+    shelves.rows.delete(("a", 2))
+    app.undo.undo(mark)
+    assert app.hash() == before
+    assert [row.number for row in shelves.rows] == [0, 1, 2]
+    assert [row.number for row in shelves.rows.find("shelf", "a")] == [0, 1, 2]
+    assert shelves.rows.by("slug", "s0") == shelves.rows["a", 0]
+
+
 # What a put may not do.
 
 
@@ -228,7 +242,7 @@ def test_a_question_with_other_fields_than_the_index_has_is_refused() -> None:
         shelves.rows.find("shelf", "a", 1)
     with pytest.raises(ValueError, match="offset"):
         shelves.rows.find("shelf", "a", offset=-1)
-    with pytest.raises(ValueError, match="islice"):
+    with pytest.raises(ValueError, match="limit"):
         shelves.rows.find("shelf", "a", limit=-1)
 
 

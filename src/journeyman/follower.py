@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -39,9 +39,11 @@ class RecentMessages:
         held = self._messages
         held.extend(messages)
         self._last = after + len(messages)
-        self._bytes += sum(map(_body_bytes, messages))
-        while held and (len(held) > self._messages_max or self._bytes > self._bytes_max):
-            self._bytes -= _body_bytes(held.popleft())
+        self._bytes += _body_bytes(messages)
+        if (surplus := len(held) - self._messages_max) > 0:
+            self._bytes -= _body_bytes([held.popleft() for _ in range(surplus)])
+        while self._bytes > self._bytes_max:
+            self._bytes -= _body_bytes([held.popleft()])
 
     def clear(self) -> None:
         self._messages.clear()
@@ -138,5 +140,5 @@ def check_no_gap(records: Sequence[Record], *, after: int) -> None:
             )
 
 
-def _body_bytes(message: Message[Any] | None) -> int:
-    return 0 if message is None else len(message.record.body)
+def _body_bytes(messages: Iterable[Message[Any] | None]) -> int:
+    return sum([len(message.record.body) for message in messages if message is not None])

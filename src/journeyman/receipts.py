@@ -63,10 +63,8 @@ class Receipts:
             )
         return Receipt(row.position, row.message_id, repeated=True)
 
-    def admit(self, state: AppState, message: Message[Any]) -> None:
-        """Nothing is refused here: `find` comes before a message is proposed at all."""
-
     def record(self, state: AppState, message: Message[Any]) -> None:
+        """Remember a message that has a key, and forget the oldest when there are too many."""
         record = message.record
         if record.idempotency_key is None:
             return

@@ -42,7 +42,8 @@ class Replica:
         self._log = log
         self._catalog = catalog
         self.receipts = Receipts()
-        self._ledgers: tuple[Ledger, ...] = (self.receipts, *ledgers)
+        self._admits = [ledger.admit for ledger in ledgers]
+        self._records = [self.receipts.record, *(ledger.record for ledger in ledgers)]
         self._set_asides: frozenset[int] = frozenset()
         self._started = False
         self._rebuild_to = 0
@@ -129,7 +130,7 @@ class Replica:
                 if message is not None:
                     self._apply_recorded(message)
                 applied.append(message)
-                whole = undo.mark()
+                whole = len(undo.entries)
         finally:
             undo.undo(whole)
             undo.forget()
@@ -179,8 +180,8 @@ class Replica:
         mark = undo.mark()
         body = message.body
         try:
-            for ledger in self._ledgers:
-                ledger.admit(self.state, message)
+            for admit in self._admits:
+                admit(self.state, message)
             body.validate(self._state_of[type(body)], message)
             if undo.mark() != mark:
                 raise RuntimeError(f"validate of {message.name} changed the state; only apply may")
@@ -215,5 +216,5 @@ class Replica:
     def _apply(self, message: Message[Any]) -> None:
         body = message.body
         body.apply(self._state_of[type(body)], message)
-        for ledger in self._ledgers:
-            ledger.record(self.state, message)
+        for record in self._records:
+            record(self.state, message)

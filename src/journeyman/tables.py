@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast, get_origin
 
@@ -325,16 +324,23 @@ class _SortedIndex:
             self._entries.remove(before)
 
     def keys(self, values: tuple[object, ...], *, reverse: bool, offset: int, limit: int | None) -> Iterator[Any]:
-        if offset < 0:
-            raise ValueError(f"The offset is {offset}; it must not be negative.")
+        if offset < 0 or (limit is not None and limit < 0):
+            raise ValueError(f"The offset is {offset}, the limit {limit}; neither may be negative.")
         start, stop = self.span(values)
-        start, stop = (start, stop - offset) if reverse else (start + offset, stop)
-        entries = self._entries.islice(start, max(start, stop), reverse)
-        return (entry[-1] for entry in islice(entries, limit))
+        # The limit narrows the slice itself: a slice of the whole index costs the length of the index.
+        if reverse:
+            stop -= offset
+            start = start if limit is None else max(start, stop - limit)
+        else:
+            start += offset
+            stop = stop if limit is None else min(stop, start + limit)
+        return (entry[-1] for entry in self._entries.islice(start, max(start, stop), reverse))
 
     def span(self, values: tuple[object, ...]) -> tuple[int, int]:
         if len(values) > len(self.fields):
             raise TypeError(f"{len(values)} values are given for an index of {', '.join(self.fields)}.")
+        if not values:
+            return 0, len(self._entries)
         prefix = self._wrap(values)
         return self._entries.bisect_left(prefix), self._entries.bisect_left((*prefix, _HIGHEST))
 
