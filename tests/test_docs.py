@@ -6,6 +6,8 @@ In a document, a fence ```` ```python NAME.py ```` is a file, ```` ```python NAM
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -117,3 +119,32 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if "://" not in target:
             assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
+
+
+def test_every_symbol_and_every_test_of_the_seed_table_exists() -> None:
+    text = (ROOT / "docs/seed.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    rows = [row for row in rows if "the plan says" not in row[1]]
+    assert len(rows) >= 30
+    for _, statement, where, tests, _ in rows:
+        symbols = re.findall(r"`(journeyman[\w.]*):([\w.]+)`", where)
+        assert symbols, f"no symbol for: {statement}"
+        for module, path in symbols:
+            check_symbol(module, path)
+        names = re.findall(r"`(tests/[\w/.]+)::(\w+)`", tests)
+        assert names, f"no test for: {statement}"
+        for file, name in names:
+            assert re.search(rf"def {name}\(", (ROOT / file).read_text()), f"{file} has no {name}"
+
+
+def check_symbol(module: str, path: str) -> None:
+    found = importlib.import_module(module)
+    for name in path.split("."):
+        annotated = getattr(found, "__annotations__", {})
+        if name in annotated and not hasattr(found, name):
+            return
+        # An attribute that __init__ sets is looked for in its source.
+        if not hasattr(found, name):
+            assert f"self.{name} =" in inspect.getsource(found), f"{module} has no {path}"
+            return
+        found = getattr(found, name)
