@@ -9,12 +9,12 @@ import msgspec
 import typer
 
 from journeyman.app import App
-from journeyman.running import WorkerStatus
 from journeyman.doors.cli.opening import operator, with_app
 from journeyman.doors.cli.output import console, print_json, table
 from journeyman.errors import UnknownName
 from journeyman.feature import Command
 from journeyman.message import Message, Record
+from journeyman.running import WorkerStatus
 from journeyman.tables import AppState
 from journeyman.todo.jobs import DiscardJob, JobRow, PauseWorker, ResumeWorker, RetryJob, Standing
 from journeyman.todo.ledger import jobs_state
