@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from journeyman import DefinitionError, JourneymanError
-from journeyman.doors.http import serving
+from journeyman.doors.http import server, serving
 from tests.doors.http.shop import client_of, make_app, raw
 
 
@@ -98,3 +98,9 @@ async def test_many_requests_on_one_connection_are_answered_in_order() -> None:
     assert answer.count(b"HTTP/1.1 201 ") == 20
     positions = [answer.index(b'{"position":%d,' % n) for n in range(1, 21)]
     assert positions == sorted(positions)
+
+
+def test_answers_do_not_wait_for_an_acknowledgement() -> None:
+    """asyncio sets TCP_NODELAY on the connections of a socket only if that names its protocol."""
+    with server._listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
