@@ -9,7 +9,7 @@ import pytest
 
 from journeyman.doors.http.bodies import DEPTH_MAX
 from journeyman.message import BODY_BYTES_MAX
-from tests.doors.http.shop import JSON, make_app, place, problem, shop
+from tests.doors.http.shop import JSON, make_app, place, problem, raw, shop
 
 GOOD: dict[str, Any] = {"order_id": "a", "number": 1}
 
@@ -263,3 +263,14 @@ async def test_a_command_without_fields_needs_an_empty_object() -> None:
     async with shop() as client:
         problem(await client.post("/commands/shop/touch", headers=JSON), 400, "not-json")
         assert (await client.post("/commands/shop/touch", json={})).status_code == 201
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("journeyman.doors.http.bodies.BODY_S_MAX", 0.05)
+    head = b"POST /commands/shop/touch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    async with shop() as client:
+        answer = await raw(str(client.base_url), head + b"Connection: close\r\nContent-Length: 2\r\n\r\n{")
+        assert (await client.get("/log")).json() == []
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"body-timeout" in answer
