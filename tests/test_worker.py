@@ -12,11 +12,12 @@ import pytest
 
 from journeyman import App, Context, DefinitionError, Message, Query, Record, Schedule, WorkerFailed
 from journeyman.follower import Follower
+from journeyman.retry import describe
 from journeyman.store.base import MessageLog
 from journeyman.store.memory import MemoryStore
 from journeyman.testing.records import make_records
 from journeyman.timing import Timing
-from journeyman.worker import Supervisor, explain
+from journeyman.worker import Supervisor
 from tests.todo.desk import WAIT_S, DeskState, Note, desk
 
 #: Called only when woken, unless a test says otherwise.
@@ -492,6 +493,6 @@ def test_an_error_is_told_in_one_line_that_can_be_recorded_whatever_it_is() -> N
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
-    assert explain(Untellable()) == "Untellable"
-    assert explain(ValueError("a\ud800b\nc")) == "ValueError: a?b c"
-    assert len(explain(ValueError("x" * 10_000))) <= 500
+    assert describe(Untellable()).startswith("Untellable, whose text can't be made")
+    assert describe(ValueError("a\ud800b\nc")) == "ValueError: a?b c"
+    assert len(describe(ValueError("x" * 10_000))) <= 500

@@ -52,7 +52,12 @@ def draw_pause_s(
 
 
 def describe(error: BaseException, *, characters_max: int = 500) -> str:
-    """An error as one bounded line, for the log and for people."""
-    text = " ".join(str(error).split())
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """An error as one bounded line that can be recorded, for the log and for people, whatever the error is."""
+    kind = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception as broken:  # noqa: BLE001  # an error of somebody's, whose own text is broken
+        return f"{kind}, whose text can't be made: {type(broken).__name__}"
+    # A text may hold half of a surrogate pair, which no JSON can carry.
+    line = (f"{kind}: {text}" if text else kind).encode("utf-8", "replace").decode()
     return line if len(line) <= characters_max else line[: characters_max - 1] + "…"

@@ -229,7 +229,7 @@ class Supervisor:
             await self._call(self.worker.start, self._context)
         except BaseException as error:  # it is raised where the application starts
             self._state = "failed"
-            self._last_error = explain(error)
+            self._last_error = describe(error)
             failure = WorkerFailed(f"The worker {self.worker.name} could not start: {self._last_error}")
             failure.__cause__ = error
             if not started.done():
@@ -270,7 +270,7 @@ class Supervisor:
             if self._limit.expired():
                 self._fail("work did not end in time and was cut off")
             else:
-                self._fail(explain(error))
+                self._fail(describe(error))
                 logger.exception("worker %s: work failed; it is tried again", self.worker.name)
             return False
         self._failures = 0
@@ -290,7 +290,7 @@ class Supervisor:
         except BaseException as error:
             if is_cancelled_or_exiting(error):
                 raise
-            self._fail("stop did not end in time and was cut off" if limit.expired() else explain(error))
+            self._fail("stop did not end in time and was cut off" if limit.expired() else describe(error))
             logger.exception("worker %s: stop failed: %s", self.worker.name, self._last_error)
         self._state = "stopped"
 
@@ -318,14 +318,6 @@ def is_cancelled_or_exiting(error: BaseException) -> bool:
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
     return isinstance(error, NOT_ITS_ERROR)
-
-
-def explain(error: BaseException) -> str:
-    """An error as one bounded line that any log can hold, whatever its own `__str__` does."""
-    try:
-        return describe(error).encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001  # an error that can't be told must not become an error of its own
-        return type(error).__name__
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

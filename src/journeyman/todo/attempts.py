@@ -18,6 +18,7 @@ from journeyman.feature import Command
 from journeyman.follower import MessageSource
 from journeyman.message import Message
 from journeyman.receipts import Receipt
+from journeyman.retry import describe
 from journeyman.threads import begin_in_thread
 from journeyman.timing import Timing
 from journeyman.todo.backoff import Backoff
@@ -25,7 +26,7 @@ from journeyman.todo.jobs import JobEnded, JobFailed, JobReleased, JobRow, JobSt
 from journeyman.todo.lane import Fault, Lane
 from journeyman.todo.recorder import Recorder, is_trouble
 from journeyman.todo.worker import Attempt, TodoWorker
-from journeyman.worker import explain, is_cancelled_or_exiting
+from journeyman.worker import is_cancelled_or_exiting
 
 logger = logging.getLogger(__name__)
 
@@ -191,15 +192,15 @@ class Performer:
         except Fenced:
             return  # Somebody answered first, or took the job over: this answer is dropped.
         except Rejected as refusal:
-            await self._finish(JobEnded(fence=attempt.fence, reason=f"answer refused: {explain(refusal)}"), attempt)
+            await self._finish(JobEnded(fence=attempt.fence, reason=f"answer refused: {describe(refusal)}"), attempt)
         except (Invalid, TooLarge) as refusal:
             if error is None:
                 await self._give_up(attempt, refusal)
             else:
-                await self._park(attempt, f"{error}; give_up's answer: {explain(refusal)}")
+                await self._park(attempt, f"{error}; give_up's answer: {describe(refusal)}")
         except Exception as broken:  # noqa: BLE001  # the application's code: a person mends it and retries the job
             self._raise_if_over(broken)
-            await self._park(attempt, f"the answer could not be recorded: {explain(broken)}")
+            await self._park(attempt, f"the answer could not be recorded: {describe(broken)}")
 
     async def _record_failure(self, attempt: Attempt[Any], error: BaseException) -> None:
         fault = self._lane.failed(attempt.id, error)
@@ -207,12 +208,12 @@ class Performer:
             await self._park(attempt, f"{CUT_OFF}: {error}")
         elif fault is Fault.SERVICE:
             # The lane's own pause says when the service is tried again; the job goes on as soon as it may.
-            await self._release(attempt, explain(error))
+            await self._release(attempt, describe(error))
         elif isinstance(error, GiveUp) or attempt.number >= self._worker.retry.attempts:
             await self._give_up(attempt, error)
         else:
             pause_s = self._worker.retry.pause_s(attempt.number, self._timing.uniform)
-            await self._finish(JobFailed(fence=attempt.fence, error=explain(error), retry_after_s=pause_s), attempt)
+            await self._finish(JobFailed(fence=attempt.fence, error=describe(error), retry_after_s=pause_s), attempt)
 
     async def _give_up(self, attempt: Attempt[Any], error: BaseException) -> None:
         try:
@@ -222,12 +223,12 @@ class Performer:
         except BaseException as broken:
             if is_cancelled_or_exiting(broken):
                 raise
-            await self._park(attempt, f"{explain(error)}; then give_up failed: {explain(broken)}")
+            await self._park(attempt, f"{describe(error)}; then give_up failed: {describe(broken)}")
             return
         if answer is None:
-            await self._park(attempt, explain(error))
+            await self._park(attempt, describe(error))
         else:
-            await self._record_answer(attempt, answer, error=explain(error))
+            await self._record_answer(attempt, answer, error=describe(error))
 
     async def _cut_off(self, attempt: Attempt[Any], reason: str) -> None:
         """The attempt is cancelled from here: nobody knows what it has done."""

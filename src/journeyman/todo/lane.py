@@ -11,8 +11,7 @@ from enum import Enum
 from typing import Final
 
 from journeyman.errors import GiveUp, RateLimited, ServiceError, Unauthorized, Unavailable
-from journeyman.retry import draw_pause_s
-from journeyman.worker import explain
+from journeyman.retry import describe, draw_pause_s
 
 #: Service errors in a row, from so many different jobs, open the breaker.
 JOBS_TO_OPEN: Final = 3
@@ -106,7 +105,7 @@ class Lane:
             return Fault.JOB
         if isinstance(error, Unauthorized):
             self._stopped = True
-            self.reason = explain(error)
+            self.reason = describe(error)
             return Fault.SERVICE
         if isinstance(error, RateLimited):
             self._limited(error)
@@ -153,4 +152,4 @@ class Lane:
 
     def _pause(self, seconds: float, error: BaseException) -> None:
         self._until_s = max(self._until_s, self._now_s() + min(seconds, PAUSE_MAX_S))
-        self.reason = explain(error)
+        self.reason = describe(error)

@@ -14,12 +14,13 @@ from journeyman.feature import Catalog, Command
 from journeyman.follower import MessageSource
 from journeyman.message import Message, Meta, ReactionStep
 from journeyman.receipts import Receipt
+from journeyman.retry import describe
 from journeyman.todo.backoff import Backoff
 from journeyman.todo.jobs import ReactionAdded, ReactionRefused, ReactionRow
 from journeyman.todo.ledger import jobs_state
 from journeyman.todo.recorder import Recorder
 from journeyman.todo.worker import Reaction, TodoWorker
-from journeyman.worker import explain, is_cancelled_or_exiting
+from journeyman.worker import is_cancelled_or_exiting
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Reactor:
                 raise
             self._number = -1
             self.backoff.failed()
-            self.fault = f"reaction {self._reaction.name}: {explain(error)}"
+            self.fault = f"reaction {self._reaction.name}: {describe(error)}"
             logger.exception("%s: %s; it is tried again", self._worker.name, self.fault)
             return False
         self.backoff.succeeded()
@@ -200,7 +201,7 @@ class Reactor:
             worker=self._worker.name,
             reaction=self._reaction.name,
             position=step.message.position,
-            reason=explain(error),
+            reason=describe(error),
         )
         await self._recorder.submit(refused, step.message, meta=self._meta(step))
 

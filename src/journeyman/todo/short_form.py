@@ -10,8 +10,8 @@ from typing import Any
 from journeyman.errors import GiveUp
 from journeyman.feature import JobFunction
 from journeyman.message import Message
+from journeyman.retry import describe
 from journeyman.todo.worker import Attempt, Job, TodoWorker, ends, opens, reacts
-from journeyman.worker import explain
 
 
 def worker_of(job: JobFunction[Any]) -> TodoWorker:
@@ -39,7 +39,7 @@ def worker_of(job: JobFunction[Any]) -> TodoWorker:
 
         def give_up(self, attempt: Attempt[Any], error: BaseException) -> Any:
             request = attempt.message.body
-            return job.fail(request_id=request.request_id, subject=request.subject, error_message=explain(error))
+            return job.fail(request_id=request.request_id, subject=request.subject, error_message=describe(error))
 
     return FunctionWorker()
 

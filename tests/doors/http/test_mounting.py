@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import fastapi  # noqa: F401  # here, where it may take its time: the examples import it within a running loop
 import httpx2
 import pytest
+import starlette.applications  # noqa: F401  # the same
 import uvicorn
 
 from journeyman.doors.http.server import _Server
