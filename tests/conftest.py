@@ -13,6 +13,7 @@ Both are proved by planted faults in test_conftest.py.
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -35,6 +36,12 @@ _FAILED = pytest.StashKey[bool]()
 #: What went wrong in the current phase of the current test, in words. Loops may run in several threads.
 _held: list[str] = []
 _left: list[str] = []
+
+
+# Where the tests are started in the background, the shell has them ignore SIGINT, and what they start would inherit
+# that: its Ctrl-C would do nothing. A handler is not inherited, so with one here it begins with the default again.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Clock(threading.local):
