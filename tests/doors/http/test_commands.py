@@ -31,7 +31,8 @@ async def test_the_same_key_and_command_are_recorded_once_and_answered_alike() -
         other = await place(client, GOOD | {"number": 2}, idempotency_key="k")
         log = (await client.get("/log")).json()
 
-    assert (first.status_code, again.status_code) == (201, 200)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert [response.headers.get("idempotent-replayed") for response in (first, again)] == [None, "true"]
     assert first.json() == again.json()
     problem(other, 409, "key-reused")
     assert len(log) == 1
@@ -49,7 +50,8 @@ async def test_the_same_key_at_once_is_recorded_once() -> None:
     async with shop() as client:
         responses = await asyncio.gather(*(place(client, GOOD, idempotency_key="k") for _ in range(16)))
 
-    assert sorted(response.status_code for response in responses) == [200] * 15 + [201]
+    assert {response.status_code for response in responses} == {201}
+    assert sum("idempotent-replayed" in response.headers for response in responses) == 15
     assert len({response.text for response in responses}) == 1
 
 

@@ -132,6 +132,7 @@ async def test_a_trailer_is_no_header() -> None:
 
     assert answer.startswith(b"HTTP/1.1 201 ")
     assert again.status_code == 201
+    assert "idempotent-replayed" not in again.headers, "the key in the trailer was not taken"
 
 
 async def test_many_headers_of_one_name_are_refused() -> None:

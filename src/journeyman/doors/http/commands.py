@@ -24,6 +24,9 @@ ActorOf = Callable[[Scope], str | None]
 
 PREFIX = "/commands/"
 
+#: Says that the command had been recorded by an earlier request with the same key.
+REPLAYED = {"idempotent-replayed": "true"}
+
 
 class Recorded(msgspec.Struct, frozen=True):
     """The command is recorded, durably."""
@@ -47,8 +50,8 @@ def _handler(app: App, command: CommandType, actor_of: ActorOf) -> HTTPRouteHand
         body = reader.read(await read_body(scope, request.receive))
         receipt = await app.execute(body, actor=actor_of(scope), idempotency_key=key)
         recorded = Recorded(receipt.position, receipt.message_id)
-        # A repeated command created nothing: its answer is the first one's, under 200.
-        return JsonAnswer(recorded, status=200 if receipt.repeated else 201)
+        # A repeated command has the first one's answer, status and all: a client needs one path for both.
+        return JsonAnswer(recorded, status=201, headers=REPLAYED if receipt.repeated else {})
 
     return post(PREFIX + command.name)(execute)
 

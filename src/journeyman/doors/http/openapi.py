@@ -103,8 +103,9 @@ def _command_paths(catalog: Catalog, schemas: _Schemas) -> Json:
                     "content": {"application/json": {"schema": schemas.of(command.message_type.body)}},
                 },
                 "responses": {
-                    "201": _json_response("Recorded, durably.", schemas.of(Recorded)),
-                    "200": _json_response("Recorded before, under the same key.", schemas.of(Recorded)),
+                    "201": _json_response(
+                        "Recorded, durably: now, or before under the same key.", schemas.of(Recorded)
+                    ),
                     **_problems(400, 403, 409, 413, 415, 422, 500, 503),
                 },
             }
