@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -177,16 +178,25 @@ async def _show(app: App, result: Result, console: Console) -> None:
 def _point_onward(result: Result, url: str | None, console: Console) -> None:
     """Say where to look next."""
     worker = os.path.relpath(sys.modules[PostWorker.__module__].__file__ or "")
+    again = _command()
     lines = [
         ("the worker", worker),
-        ("pull the plug", "journeyman demo --delay 0.5; kill -9 it in the middle, and run it again"),
+        ("pull the plug", f"{again} demo --delay 0.5; kill -9 it in the middle, and run it again"),
     ]
     if result.store != "memory:":
-        lines.append(("the log", f"journeyman --store {result.store} log tail"))
+        lines.append(("the log", f"{again} --store {result.store} log tail"))
     if url is not None:
         lines.append(("the posts", f"{url}/queries/posts/list   (until Ctrl-C)"))
     text = "\n".join(f"  {what:14} {where}" for what, where in lines)
     console.print(f"\nWhere to look next\n{text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _command() -> str:
+    """How to start this program again from here: it need not be on the PATH."""
+    if shutil.which("journeyman"):
+        return "journeyman"
+    started = sys.argv[0]
+    return os.path.relpath(started) if os.path.basename(started) == "journeyman" else "python -m journeyman"
 
 
 class _Slow:
