@@ -115,6 +115,16 @@ class List(Query[tuple[str, ...]]):
         return tuple(note.note_id for note in state.notes)
 
 
+@notes.query("meddle")
+class Meddle(Query[None]):
+    """Does what only a command may."""
+
+    note_id: str
+
+    def run(self, state: NotesState) -> None:
+        state.notes.put(Note(self.note_id, "changed by a query"))
+
+
 @notes.query("first")
 class First(Query[str]):
     """Breaks when there is no note, as an iterator does."""

@@ -20,6 +20,7 @@ from tests.notes import (
     First,
     Get,
     List,
+    Meddle,
     Price,
     Weigh,
     everything,
@@ -98,6 +99,26 @@ async def test_a_query_does_not_run_on_what_is_not_durable(store: FaultyStore) -
         held.release()
         assert await query == ("a",)
         await asyncio.gather(*callers)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_query_that_changes_the_state_is_refused_and_what_it_changed_is_taken_back(
+    store: FaultyStore, waits: bool
+) -> None:
+    async with running(store) as app:
+        await app.execute(Create(note_id="a", text="as recorded"))
+        held = held_batch(store)
+        callers = submit(app, Create(note_id="b")) if waits else []
+        if waits:
+            await held.arrived.wait()
+        meddling = asyncio.create_task(app.query(Meddle(note_id="a")))
+        await asyncio.sleep(0)
+        held.release()
+        with pytest.raises(RuntimeError, match="only apply may"):
+            await meddling
+        await asyncio.gather(*callers)
+        assert await app.query(Get(note_id="a")) == "as recorded"
+        assert await app.state_hash() == await replayed_hash(store)
 
 
 async def test_a_query_does_not_see_what_was_taken_back(store: FaultyStore) -> None:

@@ -231,6 +231,17 @@ async def test_a_worker_with_its_own_log_follows_that_and_asks_only_for_newer_me
     assert asked.afters.count(0) == 1
 
 
+async def test_what_cannot_be_read_in_an_own_log_is_told_by_position_and_name() -> None:
+    own = MemoryStore()
+    record = make_records(1)[0]
+    await own.log.append([_note(record, "desk/note", b"broken")], after=0)
+    worker = Recording()
+    app = App(features=[desk])
+    app.register(worker, log=own.log, schedule=SELDOM)
+    with pytest.raises(WorkerFailed, match=r"The message at position 1 \(desk/note\) can't be applied"):
+        await app.start("memory:")
+
+
 def _note(record: Record, name: str, body: bytes) -> Record:
     return Record(
         position=record.position,

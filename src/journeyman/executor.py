@@ -178,7 +178,7 @@ class Executor:
         """
         self._check_running()
         if not self._speculating and not self._replica.rebuilding:
-            return run(self._replica.state)
+            return self._ask(run)
         if len(self._queries) >= WAITING_MAX:
             raise Busy(f"{WAITING_MAX} queries wait already.", retry_after_s=0.1)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -443,6 +443,18 @@ class Executor:
                 future.set_result(None)
         self._on_settled()
 
+    def _ask(self, run: Callable[[AppState], T]) -> T:
+        """Run a query on the settled state, where there is nothing to undo unless the query itself changed a table."""
+        state = self._replica.state
+        try:
+            result = run(state)
+            if state.undo.entries:
+                raise RuntimeError("The query changed the state, which only apply may; its change was taken back.")
+            return result
+        finally:
+            if state.undo.entries:
+                state.undo.undo()
+
     def _answer_queries(self) -> None:
         if self._replica.rebuilding:
             return
@@ -451,7 +463,7 @@ class Executor:
             if future.done():
                 continue
             try:
-                future.set_result(run(self._replica.state))
+                future.set_result(self._ask(run))
             except StopIteration as error:
                 # A future can't carry it; from a coroutine it would come as a RuntimeError, too (PEP 479).
                 future.set_exception(_with_cause(RuntimeError("The query raised StopIteration."), error))

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from journeyman.errors import Corrupt
+from journeyman.codec import Codec
+from journeyman.errors import Corrupt, Outdated, Poisoned, Undecodable
 from journeyman.message import Message, Record
 from journeyman.store.base import MessageLog
 
@@ -124,6 +125,20 @@ class Follower:
                 yield messages
             else:
                 await self._source.log.wait(self.position, wait_s)
+
+
+def decode_record(codec: Codec, record: Record, *, started: bool = True) -> Message[Any]:
+    """The message of a record.
+
+    Raises:
+        Poisoned: it can't be decoded.
+        Outdated: once the application has `started`, its name or version is not known to this code.
+    """
+    try:
+        return codec.decode(record)
+    except Undecodable as error:
+        kind = Outdated if error.newer and started else Poisoned
+        raise kind(position=record.position, name=record.name, why=str(error)) from error
 
 
 def check_no_gap(records: Sequence[Record], *, after: int) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from journeyman.errors import ApplyFailed, Outdated, Poisoned, Rejected, Undecodable, WrongLog
+from journeyman.errors import ApplyFailed, Poisoned, Rejected, WrongLog
 from journeyman.feature import Catalog
-from journeyman.follower import MessageSource, RecentMessages, check_no_gap
+from journeyman.follower import MessageSource, RecentMessages, check_no_gap, decode_record
 from journeyman.message import Message, Record
 from journeyman.receipts import Receipts
 from journeyman.set_aside import NAME as SET_ASIDE_NAME
@@ -148,11 +148,7 @@ class Replica:
         """
         if record.position in self._set_asides:
             return None
-        try:
-            return self._catalog.codec.decode(record)
-        except Undecodable as error:
-            kind = Outdated if error.newer and self._started else Poisoned
-            raise kind(position=record.position, name=record.name, why=str(error)) from error
+        return decode_record(self._catalog.codec, record, started=self._started)
 
     async def _sets_applied_message_aside(self, records: Sequence[Record]) -> bool:
         """Whether a decision among these concerns a message that this replica has taken in. Renews the decisions."""

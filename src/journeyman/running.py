@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final, get_args
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from journeyman.errors import NotReady, WorkerFailed
 from journeyman.executor import Executor, Limits
 from journeyman.feature import Catalog
-from journeyman.follower import MessageSource
+from journeyman.follower import MessageSource, decode_record
 from journeyman.replica import Replica
 from journeyman.store.base import MessageLog, Store
 from journeyman.tables import AppState
@@ -120,7 +121,7 @@ class Running:
         if log is None:
             self._woken_by_app.append(woken)
         else:
-            messages = MessageSource(log, self._parts.catalog.codec.decode)
+            messages = MessageSource(log, partial(decode_record, self._parts.catalog.codec))
             self._watches.append(asyncio.create_task(_watch(log, woken), name=f"watch of {worker.name}"))
         context = Context(self._parts.app, messages, wake=woken.set)
         supervisor = Supervisor(worker, context, woken, timing=self._parts.timing, schedule=schedule)
