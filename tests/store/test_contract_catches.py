@@ -280,6 +280,26 @@ class ForgetsAtClose(MemoryStore):
         self.log, self.keys = MemoryLog(), MemoryKeys()
 
 
+class GivesARoleTwice(MemoryStore):
+    async def claim(self, role: str) -> bool:
+        return True
+
+
+class NeverReleases(MemoryStore):
+    async def release(self, role: str) -> None:
+        pass
+
+
+class OpensAnother(MemoryStore):
+    async def open_again(self) -> MemoryStore:
+        return MemoryStore()
+
+
+class KeepsClaimsWhenClosed(MemoryStore):
+    async def close(self) -> None:
+        pass
+
+
 class RefusesItsOwnClaim(MemoryStore):
     claimed = False
 
@@ -324,6 +344,10 @@ CAUGHT_BY: dict[type, str] = {
     SortsNothing: "test_keys_are_those_with_the_prefix_sorted",
     MatchesAPattern: "test_keys_are_those_with_the_prefix_sorted",
     ForgetsAtClose: "test_closing_twice_is_harmless_and_keeps_the_content",
+    GivesARoleTwice: "test_a_role_is_of_one_handle_at_a_time_until_it_is_released",
+    NeverReleases: "test_a_role_is_of_one_handle_at_a_time_until_it_is_released",
+    OpensAnother: "test_a_handle_for_another_thread_opens_the_same_store",
+    KeepsClaimsWhenClosed: "test_closing_gives_up_what_was_claimed",
     RefusesItsOwnClaim: "test_a_claimed_role_can_be_claimed_again_by_its_holder",
 }
 
@@ -343,7 +367,7 @@ async def test_the_suite_passes_a_store_without_fault(tmp_path: Path) -> None:
         assert await failure(InMemory(MemoryStore), name, tmp_path) is None, name
 
 
-def faulty(fault: type) -> Store:
+def faulty(fault: type) -> MemoryStore:
     """A store with that fault, in the part that it belongs to."""
     if issubclass(fault, MemoryStore):
         return fault()
@@ -358,12 +382,15 @@ def faulty(fault: type) -> Store:
 class InMemory(StoreContract):
     has_turns = True
     patience_s = 0.3
+    opened = 0
 
-    def __init__(self, make_store: Callable[[], Store]) -> None:
+    def __init__(self, make_store: Callable[[], MemoryStore]) -> None:
         self.one = make_store()
 
     async def open(self, place: Path) -> Store:
-        return self.one
+        """The one at first; then other handles on it."""
+        self.opened += 1
+        return self.one if self.opened == 1 or isinstance(self.one, ForgetsAtClose) else type(self.one)(same=self.one)
 
 
 async def failure(suite: StoreContract, test: str, place: Path) -> BaseException | None:

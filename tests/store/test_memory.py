@@ -21,7 +21,7 @@ class TestMemoryStore(StoreContract):
         return MemoryStore()
 
     async def open(self, place: Path) -> Store:
-        return self.one
+        return await self.one.open_again()
 
 
 async def test_each_open_is_a_fresh_store() -> None:

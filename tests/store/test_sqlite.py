@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest_asyncio
 
 from journeyman.errors import Conflict, Corrupt, NotAStore, NotReady, OutcomeUnknown
 from journeyman.message import BODY_BYTES_MAX
-from journeyman.store import Store, open_store, sqlite, sqlite_file
+from journeyman.store import Store, open_store, sqlite, sqlite_file, touch
 from journeyman.store.sqlite import SqliteLog
+from journeyman.store.sqlite_file import LockFile
 from journeyman.testing.records import make_records
 from journeyman.testing.store_contract import StoreContract, everything, fill
 
@@ -113,7 +115,8 @@ async def test_a_read_only_file_is_refused(open_to_all: Path) -> None:
     path = open_to_all / "log.db"
     await (await open_store(url_of(path))).close()
     path.chmod(0o444)
-    (open_to_all / "log.db-lock").chmod(0o666)
+    for beside in ("lock", "wake"):
+        (open_to_all / f"log.db-{beside}").chmod(0o666)
     with as_nobody(), pytest.raises(NotReady, match="read-only"):
         await open_store(url_of(path))
 
@@ -290,6 +293,88 @@ async def test_nothing_is_polled_when_nobody_waits(store: Store) -> None:
         await asyncio.wait((waiting,))
         await store.log.head()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# What other processes append.
+
+
+async def test_the_kernel_tells_of_what_others_append(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOOK_S", 2 * PATIENCE_S)
+    other = await open_store(url_of(tmp_path / "log.db"))
+    for position in range(20):
+        waiting = asyncio.create_task(store.log.wait(position, timeout_s=2 * PATIENCE_S))
+        await fill(other, 1, after=position)
+        async with asyncio.timeout(PATIENCE_S):
+            await waiting
+    await other.close()
+
+
+async def test_what_others_append_is_seen_where_the_kernel_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_watch(path: str) -> None:
+        raise OSError("no watch is left")
+
+    monkeypatch.setattr(touch, "TouchWatch", no_watch)
+    store, other = [await open_store(url_of(tmp_path / "log.db")) for _ in range(2)]
+    waiting = asyncio.create_task(store.log.wait(0, timeout_s=2 * PATIENCE_S))
+    await fill(other, 1)
+    async with asyncio.timeout(PATIENCE_S):
+        await waiting
+    await store.close()
+    await other.close()
+
+
+async def test_what_others_append_is_seen_when_the_touched_file_is_lost(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOOK_S", 0.01)
+    (tmp_path / "log.db-wake").unlink()
+    other = await open_store(url_of(tmp_path / "log.db"))
+    waiting = asyncio.create_task(store.log.wait(0, timeout_s=2 * PATIENCE_S))
+    await fill(other, 1)
+    async with asyncio.timeout(PATIENCE_S):
+        await waiting
+    await other.close()
+
+
+# Roles.
+
+
+async def test_a_role_whose_file_was_removed_while_it_was_claimed_is_not_given_twice(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One opens the file, the holder gives the role back and removes the file, then the one locks what it has open."""
+    assert await store.claim("workers")
+    other, third = [await open_store(url_of(tmp_path / "log.db")) for _ in range(2)]
+    opened, go = threading.Event(), threading.Event()
+
+    class Slow(LockFile):
+        def try_take(self) -> bool:
+            opened.set()
+            go.wait(PATIENCE_S)
+            return super().try_take()
+
+    monkeypatch.setattr(sqlite_file, "LockFile", Slow)
+    claiming = asyncio.create_task(other.claim("workers"))
+    await asyncio.to_thread(opened.wait, PATIENCE_S)
+    monkeypatch.setattr(sqlite_file, "LockFile", LockFile)
+    await store.release("workers")
+    assert await third.claim("workers")
+    go.set()
+    assert not await claiming
+    await other.close()
+    await third.close()
+
+
+async def test_a_released_role_leaves_no_file(store: Store, tmp_path: Path) -> None:
+    before = os.listdir(tmp_path)
+    await store.claim("instance/a")
+    assert len(os.listdir(tmp_path)) == len(before) + 1
+    await store.release("instance/a")
+    assert os.listdir(tmp_path) == before
 
 
 class FailingDisk(apsw.VFS):

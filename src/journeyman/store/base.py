@@ -129,9 +129,22 @@ class Store(Protocol):
     keys: KeyValue
 
     async def claim(self, role: str) -> bool:
-        """Take a role that one process at a time may have; False when another live process has it.
+        """Take a role that one process at a time may have; False when another live process has it, or may have it.
 
-        Held until `close`, or until the process dies, however it dies. Claiming a role that one holds is True.
+        Held until `release` or `close`, or until the process dies, however it dies. Claiming a role that one holds is
+        True.
+        """
+        ...
+
+    async def release(self, role: str) -> None:
+        """Give a role back, for others to claim. Harmless when it is not held."""
+        ...
+
+    async def open_again(self) -> Store:
+        """Another handle on the same store, for the event loop of another thread. The caller closes it.
+
+        Raises:
+            NotReady: it can't be opened now.
         """
         ...
 

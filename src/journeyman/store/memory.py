@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -84,32 +85,35 @@ class MemoryLog:
 
 
 class MemoryKeys:
-    """The key-value table as a dict."""
+    """The key-value table as a dict. Unlike the log, it may be used from the loops of several threads."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._last_revision = 0
+        self._changing = threading.Lock()
 
     async def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None) -> int | None:
         check_entry(key, value)
-        if expect is not None and expect != self._revision(key):
-            return None
-        # One counter for all keys: a key that was deleted and put again never has an old revision again.
-        self._last_revision += 1
-        self._entries[key] = Entry(value=value, revision=self._last_revision)
-        return self._last_revision
+        with self._changing:
+            if expect is not None and expect != self._revision(key):
+                return None
+            # One counter for all keys: a key that was deleted and put again never has an old revision again.
+            self._last_revision += 1
+            self._entries[key] = Entry(value=value, revision=self._last_revision)
+            return self._last_revision
 
     async def delete(self, key: str, *, expect: int | None = None) -> bool:
-        if key not in self._entries or (expect is not None and expect != self._revision(key)):
-            return False
-        del self._entries[key]
-        return True
+        with self._changing:
+            if key not in self._entries or (expect is not None and expect != self._revision(key)):
+                return False
+            del self._entries[key]
+            return True
 
     async def keys(self, prefix: str = "") -> list[str]:
-        return sorted(key for key in self._entries if key.startswith(prefix))
+        return sorted(key for key in list(self._entries) if key.startswith(prefix))
 
     def _revision(self, key: str) -> int:
         entry = self._entries.get(key)
@@ -120,18 +124,29 @@ class MemoryStore:
     """A store in memory. Several applications of one process may share the object, and so the log.
 
     It keeps its content when it is closed, so a test can stop an application and start another on the same object.
-    All who share the object are one process, so any of them holds whatever role was claimed.
+    Each handle has its own claims, as if it were in a process of its own.
     """
 
     url = "memory:"
     durability = "memory only: gone when the process ends"
 
-    def __init__(self) -> None:
-        self.log: MessageLog = MemoryLog()
-        self.keys: KeyValue = MemoryKeys()
+    def __init__(self, same: MemoryStore | None = None) -> None:
+        """A fresh store; or another handle on the `same`."""
+        self.log: MessageLog = MemoryLog() if same is None else same.log
+        self.keys: KeyValue = MemoryKeys() if same is None else same.keys
+        self._holders: dict[str, MemoryStore] = {} if same is None else same._holders
 
     async def claim(self, role: str) -> bool:
-        return True
+        return self._holders.setdefault(role, self) is self
+
+    async def release(self, role: str) -> None:
+        if self._holders.get(role) is self:
+            del self._holders[role]
+
+    async def open_again(self) -> MemoryStore:
+        """Another handle. Of what it has, the log may be used from the first handle's event loop only."""
+        return MemoryStore(same=self)
 
     async def close(self) -> None:
-        pass
+        for role in [role for role, holder in list(self._holders.items()) if holder is self]:
+            del self._holders[role]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar, TypeVarTuple
 
 import apsw
@@ -17,14 +17,17 @@ import apsw
 from journeyman.message import Record
 from journeyman.store.base import Entry, KeyValue, MessageLog
 from journeyman.store.limits import check_batch, check_entry
-from journeyman.store.sqlite_file import Reader, Writer, translated
+from journeyman.store.sqlite_file import Reader, Writer, news_file, translated
 from journeyman.store.thread import Thread
+from journeyman.store.touch import TouchWatch, watch_touches
 
 #: The most records that one read transaction reads: while one is open, the WAL can't be reset.
 READ_RECORDS_MAX = 2000
 
-#: How often the file is looked at for appends of others, in seconds, while somebody waits for them.
-POLL_S = 0.05
+#: How often the file is looked at for appends of others, in seconds, while somebody waits for them: where the kernel
+#: tells of them, only in case that it does not; and where it can't.
+LOOK_S = 1.0
+LOOK_UNTOLD_S = 0.02
 
 #: How long `close` waits for each thread, in seconds. The writer may be queued behind another process.
 CLOSE_S = 10.0
@@ -39,10 +42,10 @@ class SqliteStore:
 
     durability = "SQLite WAL, synchronous=FULL"
 
-    def __init__(self, url: str, threads: _Threads, writer: Writer, reader: Reader) -> None:
+    def __init__(self, url: str, threads: _Threads, writer: Writer, reader: Reader, news: TouchWatch | None) -> None:
         self.url = url
         self._threads, self._reader = threads, reader
-        self._watch = _Watch(threads, reader)
+        self._watch = _Watch(threads, reader, news)
         self.log: MessageLog = SqliteLog(threads, writer, reader, self._watch)
         self.keys: KeyValue = SqliteKeys(threads, writer, reader)
 
@@ -56,18 +59,23 @@ class SqliteStore:
         """
         threads = _Threads(path)
         try:
-            writer, reader = await threads.open()
+            return cls(url, threads, *await threads.open())
         except BaseException:
             await threads.end()
             raise
-        return cls(url, threads, writer, reader)
 
     async def claim(self, role: str) -> bool:
         # In the reader's thread: the writer's may be queued behind another process.
-        return await self._threads.read(self._reader.claim, role)
+        return await self._threads.read(self._reader.claims.take, role)
+
+    async def release(self, role: str) -> None:
+        await self._threads.read(self._reader.claims.give, role)
+
+    async def open_again(self) -> SqliteStore:
+        return await SqliteStore.open(self._threads.path, url=self.url)
 
     async def close(self) -> None:
-        self._watch.stop()
+        await self._watch.stop()
         await self._threads.end()
 
 
@@ -136,15 +144,16 @@ class _Threads:
     """The writer's thread and the reader's. Here, at the edge, the driver's errors are translated."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._write = Thread(f"writer of {path}")
         self._read = Thread(f"reader of {path}")
 
-    async def open(self) -> tuple[Writer, Reader]:
+    async def open(self) -> tuple[Writer, Reader, TouchWatch | None]:
         # Two names of one file must have one lock file; and the process may change its working directory.
-        self._path = await self.write(_real_path, self._path)
-        writer = await self.write(_opened, Writer, self._path, self._write)
-        return writer, await self.read(_opened, Reader, self._path, self._read)
+        self.path = await self.write(_real_path, self.path)
+        writer = await self.write(_opened, Writer, self.path, self._write)
+        reader = await self.read(_opened, Reader, self.path, self._read)
+        return writer, reader, await self.read(_watched, news_file(self.path), self._read)
 
     async def write(self, function: Callable[[*Args], T], *args: *Args) -> T:
         return await self._call(self._write, function, *args)
@@ -164,7 +173,7 @@ class _Threads:
         try:
             return await thread.call(function, *args)
         except (apsw.Error, OSError, UnicodeDecodeError) as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self.path) from error
 
 
 def _real_path(path: str) -> str:
@@ -178,18 +187,27 @@ def _opened(kind: Callable[[str], C], path: str, thread: Thread) -> C:
     return connection
 
 
-class _Watch:
-    """Wakes those who wait for the log to grow: at once for appends of this store, by one poll for all others.
+def _watched(path: str, thread: Thread) -> TouchWatch | None:
+    """Watch the file. Opened in the thread, because that blocks, and closed at the thread's end."""
+    news = watch_touches(path)
+    if news is not None:
+        thread.closing.callback(news.close)
+    return news
 
-    The poll runs only while somebody waits. It finds what changed before it began, too: so no wake-up is lost
-    between looking at the head and waiting.
+
+class _Watch:
+    """Wakes those who wait for the log to grow: at once for appends of this store; for those of all others, when the
+    kernel tells that the file beside the database was touched, or after a look by oneself.
+
+    It looks only while somebody waits. The first look finds what changed before, too: so no wake-up is lost between
+    looking at the head and waiting.
     """
 
-    def __init__(self, threads: _Threads, reader: Reader) -> None:
-        self._threads, self._reader = threads, reader
+    def __init__(self, threads: _Threads, reader: Reader, news: TouchWatch | None) -> None:
+        self._threads, self._reader, self._news = threads, reader, news
         self._head = 0
         self._waiting: set[asyncio.Future[None]] = set()
-        self._poll: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     def saw(self, head: int) -> None:
         """Take note of a position that is in the log."""
@@ -203,35 +221,63 @@ class _Watch:
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(woken)
-        poll = self._poll
-        if poll is None or poll.done():
-            poll = self._poll = self._polling()
+        looking = self._looking
+        if looking is None or looking.done():
+            looking = self._looking = self._begin_to_look()
         try:
-            await asyncio.wait((woken, poll), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if poll.done() and not poll.cancelled():
-                poll.result()  # It ends by itself only with an error, which everybody who waits must see.
+            await asyncio.wait((woken, looking), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if looking.done() and not looking.cancelled():
+                looking.result()  # It ends by itself only with an error, which everybody who waits must see.
         finally:
             self._waiting.discard(woken)
-            if not self._waiting and self._poll is not None:
-                self._poll.cancel()
-                self._poll = None
+            if not self._waiting and self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Wake everybody, for the last time."""
+        self._news = None
         self._wake()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
 
     def _wake(self) -> None:
         for woken in self._waiting:
             if not woken.done():
                 woken.set_result(None)
 
-    def _polling(self) -> asyncio.Task[None]:
-        poll = asyncio.create_task(self._look_again_and_again())
+    def _begin_to_look(self) -> asyncio.Task[None]:
+        looking = asyncio.create_task(self._look_again_and_again())
         # An error counts as seen even if all who waited were cancelled meanwhile: the next call meets it again.
-        poll.add_done_callback(lambda poll: poll.cancelled() or poll.exception())
-        return poll
+        looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())
+        return looking
 
     async def _look_again_and_again(self) -> None:
-        while True:
-            self.saw(await self._threads.read(self._reader.look))
-            await asyncio.sleep(POLL_S)
+        touched = asyncio.Event()
+        with _told(self._news, touched) as told:
+            while True:
+                touched.clear()  # Before looking: what is touched meanwhile may be newer than what is seen.
+                self.saw(await self._threads.read(self._reader.look))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S if told else LOOK_UNTOLD_S):
+                        await touched.wait()
+
+
+@contextmanager
+def _told(news: TouchWatch | None, touched: asyncio.Event) -> Iterator[bool]:
+    """While the block runs, the event is set when the file is touched. Yields whether it ever will be."""
+    if news is None:
+        yield False
+        return
+    loop, file = asyncio.get_running_loop(), news.fileno()
+    loop.add_reader(file, _note_touch, news, touched)
+    try:
+        yield True
+    finally:
+        loop.remove_reader(file)
+
+
+def _note_touch(news: TouchWatch, touched: asyncio.Event) -> None:
+    news.drain()
+    touched.set()

@@ -1,7 +1,8 @@
 """A SQLite file as a store, seen from the threads that use it: nothing here knows asyncio.
 
 The file may be open in many processes. Beside `blog.db` and SQLite's own `blog.db-wal` and `blog.db-shm` stand
-`blog.db-lock`, which every writer locks around its transaction, and `blog.db-claim-ROLE`, one for each claimed role.
+`blog.db-lock`, which every writer locks around its transaction, `blog.db-wake`, which it touches when it has appended,
+and `blog.db-claim-ROLE`, one for each claimed role.
 Nothing may open the database file itself but SQLite: closing it would drop the locks that SQLite has in this process
 (sqlite.org, "How To Corrupt An SQLite Database File", 2.2).
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from itertools import starmap, takewhile
 from typing import cast
@@ -24,6 +25,7 @@ from journeyman.errors import Corrupt, NotAStore, NotReady, OutcomeUnknown, Stor
 from journeyman.message import Record
 from journeyman.store.base import Entry
 from journeyman.store.limits import check_written
+from journeyman.store.touch import TouchFile
 
 #: What marks a SQLite file as a store ("Jnym"), and the layout that this version writes; both set by the .sql file.
 APPLICATION_ID = 0x4A6E796D
@@ -86,6 +88,13 @@ class LockFile:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._depth = max(0, self._depth - 1)
 
+    def stands_at(self, path: str) -> bool:
+        """Whether the locked file is still the one of that name: else the lock keeps nobody out."""
+        try:
+            return os.path.samestat(os.fstat(self._file), os.stat(path))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -96,6 +105,44 @@ class LockFile:
         self.give()
 
 
+class Claims:
+    """The roles that one store has taken: a locked file for each. Lives in one thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._locks: dict[str, LockFile] = {}
+
+    def take(self, role: str) -> bool:
+        """Take the role if nobody else has it. Its file is removed when it is given back, so look what was locked."""
+        while role not in self._locks:
+            lock = LockFile(self._file_of(role))
+            if not lock.try_take():
+                lock.close()
+                return False
+            if lock.stands_at(self._file_of(role)):
+                self._locks[role] = lock
+            else:
+                lock.close()
+        return True
+
+    def give(self, role: str) -> None:
+        """Give the role back. Its file goes first: who has opened it meanwhile sees that, and opens a new one."""
+        lock = self._locks.pop(role, None)
+        if lock is not None:
+            try:
+                os.unlink(self._file_of(role))
+            finally:
+                lock.close()
+
+    def close(self) -> None:
+        for role in list(self._locks):
+            with suppress(OSError):
+                self.give(role)
+
+    def _file_of(self, role: str) -> str:
+        return f"{self._path}-claim-{quote(role, safe='')}"
+
+
 class Writer:
     """The connection that writes, and the lock that goes with it. Lives in one thread."""
 
@@ -104,11 +151,13 @@ class Writer:
         _check_place(path)
         self._path = path
         self.turn = LockFile(f"{path}-lock")
+        self._news = TouchFile(news_file(path))
         try:
             # Under the lock, so that processes that start together don't create the store together.
             with self.turn:
                 self.connection = _connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
         except BaseException:
+            self._news.close()
             self.turn.close()
             raise
 
@@ -120,6 +169,7 @@ class Writer:
                 check_written(records, [cast(str, row[0]) for row in stored], after=after, head=head)
                 return
             self.connection.executemany(_APPEND, map(msgspec.structs.astuple, records))
+        self._news.touch()  # After the commit: whoever this wakes must find what was appended.
 
     def put(self, key: str, value: bytes, expect: int | None) -> int | None:
         with self._transaction():
@@ -140,6 +190,7 @@ class Writer:
     def close(self) -> None:
         self.connection.close()
         self.turn.close()
+        self._news.close()
 
     def _revision(self, key: str) -> int:
         row = self.connection.execute(_GET, (key,)).fetchone()
@@ -177,7 +228,7 @@ class Reader:
         self._path = path
         self.connection = _connect(path, apsw.SQLITE_OPEN_READWRITE)
         self.connection.pragma("query_only", 1)
-        self._roles: dict[str, LockFile] = {}
+        self.claims = Claims(path)
         self._data_version: int | None = None
         self._head = 0
 
@@ -223,20 +274,14 @@ class Reader:
         keys = (cast(str, row[0]) for row in self.connection.execute(_KEYS, (prefix,)).fetchall())
         return list(takewhile(lambda key: key.startswith(prefix), keys))
 
-    def claim(self, role: str) -> bool:
-        if role in self._roles:
-            return True
-        lock = LockFile(f"{self._path}-claim-{quote(role, safe='')}")
-        if not lock.try_take():
-            lock.close()
-            return False
-        self._roles[role] = lock
-        return True
-
     def close(self) -> None:
         self.connection.close()
-        while self._roles:
-            self._roles.popitem()[1].close()
+        self.claims.close()
+
+
+def news_file(path: str) -> str:
+    """The file beside the database that is touched after each append."""
+    return f"{path}-wake"
 
 
 def check_library(version: str) -> None:

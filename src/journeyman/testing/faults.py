@@ -205,6 +205,14 @@ class FaultyStore:
         """See Store.claim."""
         return await self._store.claim(role)
 
+    async def release(self, role: str) -> None:
+        """See Store.release."""
+        await self._store.release(role)
+
+    async def open_again(self) -> Store:
+        """Another handle on the store that this one stands around: without faults."""
+        return await self._store.open_again()
+
     async def close(self) -> None:
         """See Store.close."""
         self.closed += 1

@@ -522,6 +522,32 @@ class StoreContract:
         assert await store.claim("workers") is True
         assert await store.claim("posts/other role?") is True
 
+    async def test_a_role_is_of_one_handle_at_a_time_until_it_is_released(self, store: Store, other: Store) -> None:
+        assert await store.claim("workers") is True
+        assert await other.claim("workers") is False
+        await other.release("workers")
+        assert await other.claim("workers") is False
+        await store.release("workers")
+        await store.release("workers")
+        assert await other.claim("workers") is True
+        assert await store.claim("workers") is False
+
+    async def test_a_handle_for_another_thread_opens_the_same_store(self, store: Store) -> None:
+        def in_another_thread() -> None:
+            async def use() -> None:
+                again = await store.open_again()
+                assert await again.keys.get("a") is not None
+                await again.keys.put("b", b"2")
+                assert await again.claim("workers") is True
+                await again.close()
+
+            asyncio.run(use())
+
+        await store.keys.put("a", b"1")
+        await asyncio.to_thread(in_another_thread)
+        assert await store.keys.keys() == ["a", "b"]
+        assert await store.claim("workers") is True
+
     async def test_closing_gives_up_what_was_claimed(self, store: Store, other: Store) -> None:
         assert await store.claim("workers") is True
         await store.close()
