@@ -364,4 +364,4 @@ async def test_a_process_tells_which_workers_it_runs(store: FaultyStore) -> None
         assert [(status.name, status.status) for status in await app.workers()] == [("recorder", "running")]
     async with app.running(store, workers=False):
         (status,) = await app.workers()
-        assert msgspec.structs.asdict(status)["status"] == "elsewhere"
+        assert msgspec.structs.asdict(status)["status"] == "not running"

@@ -30,7 +30,7 @@ from journeyman.feature import Command, FailResult, Feature, Query, SetResult
 from journeyman.message import Message, Record
 from journeyman.receipts import Receipt
 from journeyman.retry import Retry
-from journeyman.running import WorkerStatus
+from journeyman.status import WorkerStatus
 from journeyman.store import MessageLog, Store, open_store
 from journeyman.tables import State, Table
 from journeyman.todo.jobs import DiscardJob, PauseWorker, ResumeWorker, RetryJob

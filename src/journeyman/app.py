@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -13,11 +14,14 @@ from journeyman.errors import DefinitionError, NotRunning, Rejected
 from journeyman.executor import Limits
 from journeyman.feature import Catalog, Command, Feature, Query
 from journeyman.follower import MessageSource
+from journeyman.heartbeat import Note
+from journeyman.membership import TAKEOVER_S
 from journeyman.message import INTERNAL_PREFIX, Message
 from journeyman.pending import Envelope
 from journeyman.receipts import Receipt, receipts
-from journeyman.running import Parts, Registration, Running, WorkerStatus
+from journeyman.running import Parts, Registration, Running
 from journeyman.set_aside import set_asides
+from journeyman.status import WorkerStatus
 from journeyman.store.base import MessageLog, Store
 from journeyman.store.open import open_store
 from journeyman.tables import AppState
@@ -45,6 +49,8 @@ class App:
         workers: its workers: to-do workers, and objects with `start`, `work` and `stop`.
         store: the URL of its store, where neither the environment (JOURNEYMAN_STORE) nor `running` names one.
         limits: how long the executor tries.
+        takeover_s: how long a process that runs workers may be silent, in seconds, before the others take its jobs
+            over. One that died is noticed much sooner; this is for one that hangs.
         timing: where time, chance and ids come from.
 
     Raises:
@@ -58,14 +64,18 @@ class App:
         workers: Iterable[TodoWorker | Worker] = (),
         store: str | None = None,
         limits: Limits = Limits(),
+        takeover_s: float = TAKEOVER_S,
         timing: Timing = SYSTEM_TIMING,
     ) -> None:
+        if not 0 < takeover_s < math.inf:
+            raise DefinitionError(f"takeover_s is {takeover_s}; it must be above 0.")
         features = list(features)
         self.catalog = Catalog([receipts, set_asides, jobs, *features])
         self.todo_workers: list[TodoWorker] = [worker_of(job) for feature in features for job in feature.jobs]
         self._registrations: list[Registration] = []
         self._store_default = store
         self._limits = limits
+        self._takeover_s = takeover_s
         self._timing = timing
         self._starting = False
         self._running: Running | None = None
@@ -74,13 +84,20 @@ class App:
         self._ledger = JobLedger(self.todo_workers)
 
     def register(
-        self, worker: TodoWorker | Worker, *, log: MessageLog | None = None, schedule: Schedule = Schedule()
+        self,
+        worker: TodoWorker | Worker,
+        *,
+        log: MessageLog | None = None,
+        schedule: Schedule = Schedule(),
+        everywhere: bool = False,
     ) -> None:
         """Add a worker, before the application is started.
 
         Args:
             log: the worker's own message log; the application's when None. A to-do worker follows the application's.
             schedule: how often `work` is called when nothing wakes it.
+            everywhere: whether every process that runs workers runs this one. Else one of them does, and another takes
+                over when that one ends. To-do workers run everywhere: their jobs are shared.
 
         Raises:
             DefinitionError: the name is taken, it is no worker, or the application runs.
@@ -102,7 +119,7 @@ class App:
             return
         if not isinstance(worker, Worker):
             raise DefinitionError(f"{worker!r} is no worker: it needs a name, and start, work and stop.")
-        self._registrations.append(Registration(worker, log, schedule))
+        self._registrations.append(Registration(worker, log, schedule, everywhere))
 
     def _check_declared(self, worker: TodoWorker) -> None:
         """Every command class that a to-do worker names belongs to a feature of this application."""
@@ -263,8 +280,8 @@ class App:
 
     @property
     def instance(self) -> str:
-        """The id of this running process of the application; another one at each start."""
-        return self._now_running().process.instance
+        """The id of this running process: another one at each start, and after it was taken for gone."""
+        return self._now_running().membership.process.instance
 
     @property
     def store(self) -> Store:
@@ -300,6 +317,10 @@ class App:
         """What each worker is doing, in the order of registration, to-do workers first."""
         return await self._now_running().workers()
 
+    async def instances(self) -> dict[str, Note]:
+        """What each process that runs workers last said of itself, by instance id."""
+        return await self._now_running().instances()
+
     def _parts(self) -> Parts:
         return Parts(
             app=self,
@@ -309,6 +330,7 @@ class App:
             registrations=self._registrations,
             timing=self._timing,
             limits=self._limits,
+            takeover_s=self._takeover_s,
         )
 
     def _refuse_internal(self, command: Command) -> None:

@@ -4,57 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import os
+import socket
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final, get_args
+from typing import Final
 
 import msgspec
 
-from journeyman.errors import NotReady, WorkerFailed
+from journeyman.errors import NotReady, StoreError, WorkerFailed
 from journeyman.executor import Executor, Limits
 from journeyman.feature import Catalog
 from journeyman.follower import MessageSource, decode_record
+from journeyman.heartbeat import Note, WorkerNote, is_dead, notes
+from journeyman.membership import Membership
 from journeyman.replica import Replica
+from journeyman.status import WorkerStatus, combined, standing_by, with_jobs
 from journeyman.store.base import MessageLog, Store
-from journeyman.tables import AppState
 from journeyman.timing import Timing
-from journeyman.todo.jobs import Standing
 from journeyman.todo.lane import LaneState
 from journeyman.todo.ledger import JobLedger, jobs_state
-from journeyman.todo.runner import Process, TodoRunner, release_lost_instances
+from journeyman.todo.runner import TodoRunner
 from journeyman.todo.worker import TodoWorker
 from journeyman.worker import Application, Context, Schedule, Supervisor, Worker
 
 logger = logging.getLogger(__name__)
 
-_STANDINGS: Final[tuple[Standing, ...]] = get_args(Standing)
 
-
-class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker is doing.
-
-    `status` is a word: running, failing, paused, stopped …, or "elsewhere" where this process runs no workers. `lag` is
-    the head less the worker's position. The counts of jobs are None for a worker without a to-do list.
-    """
-
-    name: str
-    status: str
-    position: int | None
-    lag: int | None
-    waiting: int | None = None
-    running: int | None = None
-    retrying: int | None = None
-    parked: int | None = None
-    last_error: str | None = None
+#: How often a process asks for a worker that runs in another one, in seconds.
+STAND_BY_S: Final = 1.0
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """A plain worker, its own log or None, and its schedule."""
+    """A plain worker, its own log or None, its schedule, and whether each process runs it, or one at a time."""
 
     worker: Worker
     log: MessageLog | None
     schedule: Schedule
+    everywhere: bool
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +55,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     registrations: Sequence[Registration]
     timing: Timing
     limits: Limits
+    takeover_s: float
 
 
 class Running:
@@ -76,7 +65,6 @@ class Running:
         self._parts = parts
         self.store = store
         self.loop = asyncio.get_running_loop()
-        self.process = Process(parts.timing.new_id())
         self.replica = Replica(store.log, parts.catalog, [parts.ledger])
         self.executor = Executor(
             store.log,
@@ -86,12 +74,17 @@ class Running:
             on_settled=self._wake_workers,
             limits=parts.limits,
         )
+        self.membership = Membership(
+            store, self.executor, timing=parts.timing, note=self._note, takeover_s=parts.takeover_s
+        )
         self._owns_store = owns_store
+        self._started_at_us = parts.timing.now_us()
         self._executor_task: asyncio.Task[None] | None = None
         self._runners: dict[str, TodoRunner] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self._woken_by_app: list[asyncio.Event] = []
         self._watches: list[asyncio.Task[None]] = []
+        self._standing_by: dict[str, asyncio.Task[None]] = {}
         self._halt: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -100,20 +93,41 @@ class Running:
         self._executor_task.add_done_callback(self._executor_ended)
 
     async def start_workers(self) -> None:
-        if not await self.store.claim("workers"):
-            raise WorkerFailed(
-                "Another process runs the workers of this store already. Stop it, or start this one without workers."
-            )
-        await release_lost_instances(self.executor, self.process.instance)
         parts = self._parts
+        await self.membership.start()
         for todo in parts.todo_workers:
             runner = TodoRunner(
-                todo, self.executor, parts.catalog, self.replica.messages, self.process, timing=parts.timing
+                todo, self.executor, parts.catalog, self.replica.messages, self.membership.process, timing=parts.timing
             )
             self._runners[todo.name] = runner
             await self._supervise(runner, None, Schedule())
         for registration in parts.registrations:
+            name = registration.worker.name
+            if registration.everywhere or await self.membership.claim(_role(name)):
+                await self._supervise(registration.worker, registration.log, registration.schedule)
+            else:
+                self._standing_by[name] = asyncio.create_task(self._stand_by(registration), name=f"{name}: standing by")
+        await self.membership.tell()
+
+    async def _stand_by(self, registration: Registration) -> None:
+        """Start the worker once the process that runs it is gone, or stops."""
+        name = registration.worker.name
+        while not await self._claim_once(name):  # noqa: ASYNC110  # what ends in another process sets no event here
+            await asyncio.sleep(STAND_BY_S)
+        try:
             await self._supervise(registration.worker, registration.log, registration.schedule)
+            del self._standing_by[name]
+        except WorkerFailed as error:
+            logger.error("%s", error, exc_info=error.__cause__)  # noqa: TRY400  # the cause has the traceback
+            await self.membership.release(_role(name))  # Another process may do better.
+        await self.membership.tell()
+
+    async def _claim_once(self, name: str) -> bool:
+        try:
+            return await self.membership.claim(_role(name))
+        except StoreError as error:
+            logger.warning("%s: not known whether another process runs it: %s", name, error)
+            return False
 
     async def _supervise(self, worker: Worker, log: MessageLog | None, schedule: Schedule) -> None:
         woken = asyncio.Event()
@@ -148,6 +162,7 @@ class Running:
             if self._owns_store:
                 stack.push_async_callback(self.store.close)
             stack.push_async_callback(self._stop_executor, max(drain_s, 1.0))
+            stack.push_async_callback(self.membership.stop)
             stack.push_async_callback(self._stop_workers, drain_s=drain_s)
             if self._halt is not None:
                 await self._halt
@@ -163,54 +178,67 @@ class Running:
             await asyncio.gather(self._executor_task, return_exceptions=True)
 
     async def _stop_workers(self, *, drain_s: float) -> None:
+        await _cancel(self._standing_by.values())
         await asyncio.gather(*(supervisor.stop(drain_s) for supervisor in self._supervisors.values()))
-        for watch in self._watches:
-            watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        await _cancel(self._watches)
+
+    # What people see.
 
     async def workers(self) -> list[WorkerStatus]:
         head = await self.store.log.head()
-        todo = await self.executor.query(
-            lambda state: [self._todo_status(state, one, head) for one in self._parts.todo_workers]
+        live = [self._note(), *(await self._live_instances()).values()]
+        told = [worker for note in live for worker in note.workers]
+        todo = [one.name for one in self._parts.todo_workers]
+        others = [one.worker.name for one in self._parts.registrations]
+        statuses = await self.executor.query(
+            lambda state: [with_jobs(combined(name, told, head=head), jobs_state(state)) for name in todo]
         )
-        return [*todo, *(self._status(one.worker.name, head) for one in self._parts.registrations)]
+        return [*statuses, *(combined(name, told, head=head) for name in others)]
 
-    def _todo_status(self, state: AppState, worker: TodoWorker, head: int) -> WorkerStatus:
-        table = jobs_state(state)
-        row = table.workers.get(worker.name)
-        runner = self._runners.get(worker.name)
-        base = self._status(worker.name, head)
-        position = runner.position if runner is not None else None
-        status, error = base.status, base.last_error
-        if row is not None and row.paused:
-            status = "paused"
-        elif runner is not None and status == "running" and runner.lane.state is not LaneState.OPEN:
+    async def instances(self) -> dict[str, Note]:
+        """The notes of all processes that run workers, this one's first, by instance."""
+        own = {self.membership.process.instance: self._note()} if self._supervisors else {}
+        return own | await self._live_instances()
+
+    async def _live_instances(self) -> dict[str, Note]:
+        """The notes of other processes, as far as they live and tell."""
+        oldest_us = self._parts.timing.now_us() - self._parts.takeover_s * 1_000_000
+        found = await notes(self.store.keys)
+        found.pop(self.membership.process.instance, None)
+        fresh = {instance: note for instance, note in found.items() if not note.left and note.at_us >= oldest_us}
+        return {instance: note for instance, note in fresh.items() if not await is_dead(self.store, instance)}
+
+    def _note(self) -> Note:
+        """What this process says of itself. Called by the heartbeat's thread, too: it looks, and changes nothing."""
+        return Note(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started_at_us=self._started_at_us,
+            at_us=self._parts.timing.now_us(),
+            # Copies, because the loop may add a worker meanwhile.
+            workers=(*map(self._here, list(self._supervisors)), *map(standing_by, list(self._standing_by))),
+        )
+
+    def _here(self, name: str) -> WorkerNote:
+        """What a worker does in this process."""
+        supervisor, runner = self._supervisors[name], self._runners.get(name)
+        status, error = str(supervisor.state), supervisor.last_error
+        if runner is not None and status == "running" and runner.lane.state is not LaneState.OPEN:
             status, error = f"lane {runner.lane.state.value}", runner.lane.reason
-        counts = {standing: table.jobs.count("due", worker.name, standing) for standing in _STANDINGS}
-        return WorkerStatus(
-            name=worker.name,
-            status=status,
-            position=position,
-            lag=None if position is None else max(0, head - position),
-            waiting=counts["waiting"] + counts["behind"] + counts["delayed"],
-            running=counts["running"],
-            retrying=counts["retrying"],
-            parked=counts["parked"],
-            last_error=error,
-        )
+        position = runner.position if runner is not None else getattr(supervisor.worker, "position", None)
+        return WorkerNote(name=name, status=status, position=position, last_error=error)
 
-    def _status(self, name: str, head: int) -> WorkerStatus:
-        supervisor = self._supervisors.get(name)
-        if supervisor is None:
-            return WorkerStatus(name=name, status="elsewhere", position=None, lag=None)
-        position = getattr(supervisor.worker, "position", None)
-        return WorkerStatus(
-            name=name,
-            status=supervisor.state,
-            position=position,
-            lag=None if position is None else max(0, head - position),
-            last_error=supervisor.last_error,
-        )
+
+def _role(worker: str) -> str:
+    """The role of the process that runs a plain worker."""
+    return f"worker/{worker}"
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _watch(log: MessageLog, woken: asyncio.Event) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -42,6 +42,28 @@ def begin_in_thread(function: Callable[[], T], *, name: str) -> asyncio.Future[T
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+class LoopThread:
+    """An event loop in a daemon thread of its own: what runs there goes on while the caller's loop is busy."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run the coroutine there, and return what it returns. Cancelling the caller cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    async def end(self, *, timeout_s: float) -> None:
+        """End the loop, with what still runs on it; return when the thread has ended, or after `timeout_s`."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join, timeout_s)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
 
 
 def _set_result(future: asyncio.Future[T], result: T) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections import Counter
@@ -118,25 +117,6 @@ async def test_what_must_not_be_repeated_waits_for_a_person_after_a_kill(tmp_pat
     assert set(answers) | set(parked) == {f"n{number}.{part}" for number in range(4) for part in range(2)}
     starts = Counter(of_name(records, "journeyman/job-started"))
     assert all(starts[key] == 1 for key in parked)
-
-
-async def test_a_second_process_that_would_run_the_workers_is_refused_in_one_line(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'two.db'}"
-    async with running(Desk(), store=url):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.todo.crash_process",
-            url,
-            "retry",
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        async with asyncio.timeout(PROCESS_S):
-            _, errors = await process.communicate()
-    assert process.returncode == 1
-    last = errors.decode().strip().splitlines()[-1]
-    assert last.startswith("journeyman.errors.WorkerFailed: Another process runs the workers of this store already")
 
 
 async def test_a_start_frees_the_attempts_of_every_other_instance_as_uncharged_suspects() -> None:

@@ -924,30 +924,19 @@ async def test_a_resume_from_another_process_opens_a_stopped_lane() -> None:
 # Where workers run.
 
 
-async def test_every_process_shows_the_list_and_only_one_runs_it() -> None:
+async def test_every_process_shows_the_list_also_one_that_runs_no_workers() -> None:
     store = MemoryStore()
     held = Held()
     async with running(Desk(held), store=store) as app, running(Desk(), store=store, workers_run=False) as other:
         receipt = await other.execute(Ask(key="a"))
         await bounded(held.begun.wait())
-        assert (await other.workers())[0].status == "elsewhere"
+        [status] = await other.workers()
+        assert (status.status, status.processes) == ("running", 1)
         await until(other, standing("a", "running"))
         assert await other.state_hash() == await app.state_hash()
         held.go.set()
         await until(other, answered("a"))
         assert receipt.position == 1
-
-
-async def test_a_second_process_that_would_run_workers_is_told_in_one_line() -> None:
-    class Taken(MemoryStore):
-        async def claim(self, role: str) -> bool:
-            return False
-
-    with pytest.raises(WorkerFailed) as caught:
-        async with running(Desk(), store=Taken()):
-            pass
-    assert "Another process runs the workers of this store already" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 async def test_a_worker_that_can_not_start_fails_the_start_and_closes_what_was_open() -> None:

@@ -24,6 +24,7 @@ from journeyman.timing import Timing
 from journeyman.todo.backoff import Backoff
 from journeyman.todo.jobs import JobEnded, JobFailed, JobReleased, JobRow, JobStarted
 from journeyman.todo.lane import Fault, Lane
+from journeyman.todo.process import Process
 from journeyman.todo.recorder import Recorder, is_trouble
 from journeyman.todo.worker import Attempt, TodoWorker
 from journeyman.worker import is_cancelled_or_exiting
@@ -61,7 +62,7 @@ class Performer:
         worker: TodoWorker,
         recorder: Recorder,
         messages: MessageSource,
-        instance: str,
+        process: Process,
         lane: Lane,
         trouble: Backoff,
         *,
@@ -70,7 +71,7 @@ class Performer:
         self._worker = worker
         self._recorder = recorder
         self._messages = messages
-        self._instance = instance
+        self._process = process
         self._lane = lane
         self._trouble = trouble
         self._timing = timing
@@ -131,7 +132,7 @@ class Performer:
             job=row.job,
             opened_at=row.opened_at,
             attempt=row.attempts + 1,
-            instance=self._instance,
+            instance=self._process.instance,
             park_after_crash=self._parks,
         )
         told = self._recorder.submit(started, message)

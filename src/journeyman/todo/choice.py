@@ -8,20 +8,21 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from journeyman.todo.jobs import STARTABLE, JobRow, JobsState
-from journeyman.todo.ledger import is_kept_back, running_of
+from journeyman.todo.ledger import is_kept_back
 
 
 class Choice(msgspec.Struct, kw_only=True):
     """What a runner finds in the state.
 
     `start` are the jobs to start, those due for longest first. `stray` are this instance's open attempts that nobody
-    here runs. `over` are keys of jobs that run here, but whose attempts the state has ended. `next_due_us` says when
-    the next job is due, None when one that is due already waits for a slot.
+    here runs. `over` are keys of jobs that run here, but whose attempts the state has ended. `lost` when this instance
+    was declared gone. `next_due_us` says when the next job is due, None when one that is due already waits for a slot.
     """
 
     start: list[JobRow] = []
     stray: list[JobRow] = []
     over: list[str] = []
+    lost: bool = False
     next_due_us: int | None = None
     resumed_at: int = 0
 
@@ -38,15 +39,16 @@ def choose(
     state: JobsState, worker: str, instance: str, fences: Mapping[str, int | None], *, slots: Slots, now_us: int
 ) -> Choice:
     """Choose for a worker in a process. `fences` are its running attempts by job, None until the start is recorded."""
-    mine = {row.job: row for row in running_of(state, worker, instance)}
+    mine = {row.job: row for row in state.jobs.scan("due", worker, "running") if row.instance == instance}
     choice = Choice(
+        lost=instance in state.lost,
         stray=[row for job, row in mine.items() if job not in fences],
         over=[job for job, fence in fences.items() if fence is not None and _fence_of(mine.get(job)) != fence],
     )
     row = state.workers.get(worker)
     if row is not None:
         choice.resumed_at = row.resumed_at
-    if slots.free > 0 and not (row is not None and row.paused):
+    if slots.free > 0 and not choice.lost and not (row is not None and row.paused):
         _fill(choice, state, worker, fences, slots=slots, now_us=now_us)
     return choice
 

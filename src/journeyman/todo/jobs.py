@@ -22,6 +22,9 @@ UNDER_WAY: Final[tuple[Standing, ...]] = ("running", "retrying")
 #: Jobs that may be started once they are due.
 STARTABLE: Final[tuple[Standing, ...]] = ("waiting", "retrying", "delayed")
 
+#: How many instances that were lost are remembered: one that lives has read of its loss long before so many others.
+LOST_MAX: Final = 1000
+
 Text = Annotated[str, Meta(max_length=2000)]
 
 
@@ -78,6 +81,13 @@ class ReactionRow(Struct, frozen=True, kw_only=True):
     index: int = -1
 
 
+class LostRow(Struct, frozen=True):
+    """A process that was declared gone, at `position`. It may live, and has to learn it."""
+
+    instance: str
+    position: int
+
+
 class JobsState(State):
     """All to-do lists of the application."""
 
@@ -92,6 +102,8 @@ class JobsState(State):
     )
     workers: Table[str, WorkerRow] = Table(WorkerRow, key="worker")
     reactions: Table[tuple[str, str], ReactionRow] = Table(ReactionRow, key=("worker", "reaction"))
+    #: The last LOST_MAX of them.
+    lost: Table[str, LostRow] = Table(LostRow, key="instance", index={"position": ("position",)})
 
 
 jobs = InternalFeature("jobs", state=JobsState)
@@ -150,9 +162,10 @@ class JobParked(Command):
 
 @jobs.command("instance-lost", subject="instance")
 class InstanceLost(Command):
-    """A process is gone: its attempts are freed and fenced, its jobs are suspects."""
+    """A process is gone: its attempts are freed and fenced. Its jobs are suspects, unless it `left` by itself."""
 
     instance: str
+    left: bool = False
 
 
 @jobs.command("retry-job", subject="job")

@@ -18,6 +18,7 @@ from journeyman.message import Message, ReactionStep
 from journeyman.tables import AppState
 from journeyman.todo.jobs import (
     HOLDING,
+    LOST_MAX,
     STARTABLE,
     UNDER_WAY,
     DiscardJob,
@@ -29,6 +30,7 @@ from journeyman.todo.jobs import (
     JobRow,
     JobsState,
     JobStarted,
+    LostRow,
     PauseWorker,
     ReactionAdded,
     ReactionRow,
@@ -42,7 +44,7 @@ from journeyman.todo.worker import Job, TodoWorker, check_worker
 
 T = TypeVar("T")
 
-OUTCOME_UNKNOWN: Final = "outcome unknown: the process died during the attempt"
+OUTCOME_UNKNOWN: Final = "outcome unknown: the process ended during the attempt"
 
 
 class JobLedger:
@@ -65,6 +67,7 @@ class JobLedger:
             JobReleased: _judge_fence,
             JobEnded: _judge_fence,
             JobParked: self._judge_park,
+            InstanceLost: _judge_loss,
             RetryJob: self._judge_retry,
             DiscardJob: self._judge_job,
             PauseWorker: self._judge_pause,
@@ -127,6 +130,8 @@ class JobLedger:
             )
 
     def _judge_start(self, state: JobsState, body: JobStarted) -> None:
+        if body.instance in state.lost:
+            raise Rejected(f"This process was declared gone: its instance {body.instance} starts nothing any more.")
         row = self._judge_job(state, body)
         if row.standing not in STARTABLE:
             raise Rejected(f"Job {row.job} of {row.worker} is {row.standing}; only waiting jobs are started.")
@@ -247,9 +252,15 @@ class JobLedger:
             self._set_down(state, row, "retrying", due_at_us=due_at_us, attempts=row.attempts - 1, error=body.reason)
 
     def _lose_instance(self, state: JobsState, body: InstanceLost, message: Message[Any]) -> None:
-        for row in [row for worker in state.workers for row in running_of(state, worker.worker, body.instance)]:
+        state.lost.put(LostRow(body.instance, message.position))
+        if len(state.lost) > LOST_MAX:
+            for oldest in state.lost.find("position", limit=1):
+                state.lost.delete(oldest.instance)
+        for row in running_of(state, body.instance):
             if row.park_after_crash:
                 self._set_down(state, row, "parked", error=OUTCOME_UNKNOWN)
+            elif body.left:
+                self._set_down(state, row, "retrying", attempts=row.attempts - 1, error="its process stopped")
             else:
                 # A suspect runs alone among suspects, so this death is its own; others are not charged.
                 attempts = row.attempts if row.suspect else row.attempts - 1
@@ -355,9 +366,21 @@ def _judge_fence(state: JobsState, body: Any) -> None:
         raise Fenced(f"The attempt {body.fence} is over: its job was answered, ended, or taken over.")
 
 
-def running_of(state: JobsState, worker: str, instance: str) -> list[JobRow]:
-    """A worker's running attempts in one process. There are few of them, so no index is kept for every job."""
-    return [row for row in state.jobs.scan("due", worker, "running") if row.instance == instance]
+def _judge_loss(state: JobsState, body: InstanceLost) -> None:
+    if body.instance in state.lost:
+        raise Rejected(f"The loss of {body.instance} is recorded already.")
+
+
+def running_of(state: JobsState, instance: str) -> list[JobRow]:
+    """The attempts under way in one process. There are few in all, so no index by process is kept for every job."""
+    workers = [row.worker for row in state.workers]
+    return [row for worker in workers for row in state.jobs.scan("due", worker, "running") if row.instance == instance]
+
+
+def instances_at_work(state: JobsState) -> set[str]:
+    """The processes that have attempts under way."""
+    running = (row for worker in state.workers for row in state.jobs.scan("due", worker.worker, "running"))
+    return {row.instance for row in running if row.instance is not None}
 
 
 def is_kept_back(state: JobsState, row: JobRow) -> bool:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from journeyman.errors import NotRunning
 from journeyman.executor import Executor
 from journeyman.feature import Catalog
 from journeyman.follower import MessageSource
-from journeyman.pending import Envelope
 from journeyman.tables import AppState
 from journeyman.timing import Timing
 from journeyman.todo.attempts import Performer, Running
 from journeyman.todo.backoff import Backoff
 from journeyman.todo.choice import Choice, Slots, choose
-from journeyman.todo.jobs import InstanceLost, JobParked, JobReleased, JobRow
+from journeyman.todo.jobs import JobParked, JobReleased, JobRow
 from journeyman.todo.lane import Lane, LaneState
 from journeyman.todo.ledger import jobs_state
+from journeyman.todo.process import Process
 from journeyman.todo.reactor import Reactor
 from journeyman.todo.recorder import TROUBLE_FIRST_S, TROUBLE_MAX_S, Recorder
 from journeyman.todo.worker import TodoWorker
@@ -33,25 +33,6 @@ RELEASE_S_MAX: Final = 1.0
 
 #: The pause before an attempt that was recorded, but that nobody runs, is made again, in seconds.
 STRAY_RETRY_S: Final = 1.0
-
-
-class Process:
-    """What the runners of one process share: its instance id, and that one suspect runs at a time."""
-
-    def __init__(self, instance: str) -> None:
-        self.instance = instance
-        self.suspect: tuple[str, str] | None = None
-        self._wakes: list[Callable[[], None]] = []
-
-    def join(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called whenever a suspect has ended: another one may start."""
-        self._wakes.append(wake)
-
-    def ended(self, job: tuple[str, str]) -> None:
-        if self.suspect == job:
-            self.suspect = None
-            for wake in self._wakes:
-                wake()
 
 
 class TodoRunner:
@@ -77,9 +58,7 @@ class TodoRunner:
         self._timing = timing
         self._trouble = Backoff(TROUBLE_FIRST_S, TROUBLE_MAX_S, now_s=now_s, uniform=uniform)
         self._recorder = Recorder(executor, worker.name, uniform=uniform)
-        self._performer = Performer(
-            worker, self._recorder, messages, process.instance, self.lane, self._trouble, timing=timing
-        )
+        self._performer = Performer(worker, self._recorder, messages, process, self.lane, self._trouble, timing=timing)
         self._reactors = [
             Reactor(worker, reaction, executor, catalog, messages, self._recorder, now_s=now_s, uniform=uniform)
             for reaction in worker.reactions
@@ -157,14 +136,16 @@ class TodoRunner:
     # Jobs.
 
     async def _start_jobs(self) -> None:
-        now_us = self._timing.now_us()
-        choice = await self._executor.query(lambda state: self._choose(state, now_us))
+        now_us, instance = self._timing.now_us(), self._process.instance
+        choice = await self._executor.query(lambda state: self._choose(state, instance, now_us))
         self._next_due_s = None if choice.next_due_us is None else (choice.next_due_us - now_us) / 1_000_000
         if choice.resumed_at > self._resumed_at:
             self._resumed_at = choice.resumed_at
             self.resume()
         for job in choice.over:
             self._abandon(self._running[job])
+        if choice.lost:
+            self._process.lost(instance)
         for row in choice.stray:
             assert row.fence is not None
             released = JobReleased(fence=row.fence, reason="its process does not run it", retry_after_s=STRAY_RETRY_S)
@@ -172,16 +153,16 @@ class TodoRunner:
         for row in choice.start:
             self._start(row)
 
-    def _choose(self, state: AppState, now_us: int) -> Choice:
+    def _choose(self, state: AppState, instance: str, now_us: int) -> Choice:
         fences = {job: running.fence for job, running in self._running.items()}
         free = self.lane.allows(free=self.worker.concurrency - len(fences), running=len(fences))
         probing = self.lane.state is LaneState.PROBING
         slots = Slots(
-            free=0 if self._trouble.waits_s > 0 else free,
+            free=free if self._process.ready and self._trouble.waits_s == 0 else 0,
             suspect=self._process.suspect is None,
             unlike=self.lane.last_probe if probing else None,
         )
-        return choose(jobs_state(state), self.name, self._process.instance, fences, slots=slots, now_us=now_us)
+        return choose(jobs_state(state), self.name, instance, fences, slots=slots, now_us=now_us)
 
     def _start(self, row: JobRow) -> None:
         running = Running(row)
@@ -229,20 +210,3 @@ class TodoRunner:
             waits.append(self._next_due_s)
         if waits:
             self._alarm = asyncio.get_running_loop().call_later(max(0.001, min(waits)), self._wake)
-
-
-async def release_lost_instances(executor: Executor, instance: str) -> int:
-    """Record that every other instance with open attempts is gone: for a process that alone runs the workers.
-
-    Returns how many instances were lost.
-    """
-    lost = await executor.query(lambda state: _other_instances(state, instance))
-    for other in lost:
-        await executor.submit(InstanceLost(instance=other), Envelope(actor=f"instance:{instance}"))
-    return len(lost)
-
-
-def _other_instances(state: AppState, instance: str) -> list[str]:
-    table = jobs_state(state)
-    running = (row for worker in table.workers for row in table.jobs.scan("due", worker.worker, "running"))
-    return sorted({row.instance for row in running if row.instance is not None and row.instance != instance})

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from tests.doors.cli.terminal import SHOP, TIMEOUT_S, Journeyman, started, stopped, until
@@ -144,7 +145,14 @@ def test_a_process_that_meets_newer_code_ends_with_75(journeyman: Journeyman, tm
     assert "Traceback" not in said
 
 
-def test_workers_that_run_elsewhere_are_one_clear_line(journeyman: Journeyman, tmp_path: Path) -> None:
-    with started("work", cwd=tmp_path, says="Ctrl-C stops it") as (process, _):
-        journeyman("work").mistake("Another process runs the workers of this store already")
-        assert stopped(process) == 0
+def test_any_number_of_processes_run_the_workers(journeyman: Journeyman, tmp_path: Path) -> None:
+    with (
+        started("work", cwd=tmp_path, says="Ctrl-C stops it") as (one, _),
+        started("work", cwd=tmp_path, says="Ctrl-C stops it") as (two, _),
+    ):
+        [worker] = msgspec.json.decode(journeyman("worker", "list", "--json").ok())
+        assert (worker["status"], worker["processes"]) == ("running", 2)
+        assert stopped(one) == 0
+        [worker] = msgspec.json.decode(journeyman("worker", "list", "--json").ok())
+        assert (worker["status"], worker["processes"]) == ("running", 1)
+        assert stopped(two) == 0

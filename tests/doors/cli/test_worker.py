@@ -74,7 +74,7 @@ def test_the_list_shows_counts_and_the_last_error_and_of_one_worker_its_jobs(des
     assert "\x1b" not in said
 
     found = view(desk)
-    assert (found["status"], found["parked"], found["waiting"]) == ("elsewhere", 3, 0)
+    assert (found["status"], found["parked"], found["waiting"]) == ("not running", 3, 0)
     assert [job["job"] for job in found["jobs"]] == ["job-0", "job-1", "job-2"]
     said = desk("worker", "list", "desk/clerk", "--limit", "2").ok()
     assert "2 of 3 open jobs" in said
@@ -88,7 +88,7 @@ def test_pause_and_resume_are_recorded_decisions(desk: Journeyman) -> None:
     assert newest(desk)["actor"] == "operator:berta"
 
     desk("worker", "resume", "desk/clerk").ok()
-    assert view(desk)["status"] == "elsewhere"
+    assert view(desk)["status"] == "not running"
 
 
 def test_retry_and_discard_are_recorded_decisions(desk: Journeyman) -> None:

@@ -14,7 +14,7 @@ from journeyman.doors.cli.output import console, print_json, table
 from journeyman.errors import UnknownName
 from journeyman.feature import Command
 from journeyman.message import Message, Record
-from journeyman.running import WorkerStatus
+from journeyman.status import WorkerStatus
 from journeyman.tables import AppState
 from journeyman.todo.jobs import DiscardJob, JobRow, PauseWorker, ResumeWorker, RetryJob, Standing
 from journeyman.todo.ledger import jobs_state
@@ -39,6 +39,7 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     status: str
+    processes: int
     waiting: int | None
     running: int | None
     retrying: int | None
@@ -61,16 +62,13 @@ def list_workers(
     ] = 20,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every worker's jobs in numbers; or one worker and its open jobs.
-
-    This process runs no workers, so a worker that is not paused is shown as `elsewhere`: in another process, or none.
-    """
+    """Show what every worker does, in all processes together, with its jobs in numbers; or one worker and its jobs."""
     views = with_app(context, lambda app: _views(app, name, limit), reads=True)
     if json:
         print_json(views if name is None else views[0])
         return
     out = console()
-    columns = ("worker", "status", "waiting", "running", "retrying", "parked", "last error")
+    columns = ("worker", "status", "processes", "waiting", "running", "retrying", "parked", "last error")
     rows = [msgspec.structs.astuple(view)[: len(columns)] for view in views]
     out.print(table(columns, rows) if rows else "The application has no workers.")
     for view in views:
@@ -138,6 +136,7 @@ def _view(status: WorkerStatus, state: AppState, limit: int | None) -> WorkerVie
     return WorkerView(
         name=status.name,
         status=status.status,
+        processes=status.processes,
         waiting=status.waiting,
         running=status.running,
         retrying=status.retrying,
