@@ -153,6 +153,7 @@ async def test_each_worker_is_listed_with_its_jobs_and_can_be_paused() -> None:
     assert list(worker) == [
         "name",
         "status",
+        "processes",
         "position",
         "lag",
         "waiting",
