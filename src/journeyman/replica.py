@@ -89,12 +89,16 @@ class Replica:
             Outdated: after the start, a message's name or version is not known to this code.
             NotReady, Corrupt: the store can't be read.
         """
-        while records := await self._log.read(self.settled_position, REPLAY_RECORDS):
+        reached_head = False
+        while not reached_head:
+            records = await self._log.read(self.settled_position, REPLAY_RECORDS)
             if await self._sets_applied_message_aside(records):
                 self._rebuild_to = self.settled_position
                 self._become_empty()
             else:
                 self.replay(records)
+                # Not the first empty read: while others append without a pause, it might never come.
+                reached_head = len(records) < REPLAY_RECORDS
 
     async def verify(self) -> None:
         """Check that the log still has this replica's last message at its position: after a lost connection.

@@ -119,7 +119,8 @@ class Performer:
         except JourneymanError as error:
             if not is_trouble(error):
                 raise
-            logger.warning("%s %s: could not start: %s", row.worker, row.job, error)
+            if self._trouble.waits_s == 0:  # Once for all that fail together.
+                logger.warning("%s %s: could not start: %s", row.worker, row.job, error)
             self._trouble.failed()
             return None
         self._trouble.succeeded()
