@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import threading
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -375,6 +378,38 @@ async def test_a_released_role_leaves_no_file(store: Store, tmp_path: Path) -> N
     assert len(os.listdir(tmp_path)) == len(before) + 1
     await store.release("instance/a")
     assert os.listdir(tmp_path) == before
+
+
+FORKING = """
+import asyncio, os, signal, sys
+from journeyman.store import open_store
+
+async def main():
+    store = await open_store(sys.argv[1])
+    await store.claim("workers")
+    async with store.log.turn():
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+            os.close(1)
+            signal.pause()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_forked_child_that_outlives_its_parent_holds_no_lock(store: Store, tmp_path: Path) -> None:
+    url = url_of(tmp_path / "log.db")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FORKING, url, stdout=PIPE, stderr=DEVNULL)
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        child = int(await process.stdout.readline())
+        try:
+            await process.wait()
+            assert await store.claim("workers")
+            await fill(store, 1)
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 class FailingDisk(apsw.VFS):

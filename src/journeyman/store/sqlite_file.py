@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from itertools import starmap, takewhile
-from typing import cast
+from typing import ClassVar, cast
 from urllib.parse import quote
+from weakref import WeakSet
 
 import apsw
 import msgspec
@@ -64,9 +65,13 @@ class LockFile:
     Used as a context it nests: only the outermost one takes and gives the lock. Used by one thread only.
     """
 
+    #: All that are open in this process.
+    _open: ClassVar[WeakSet[LockFile]] = WeakSet()
+
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._depth = 0
+        self._open.add(self)
 
     def take(self) -> None:
         if self._depth == 0:
@@ -96,13 +101,24 @@ class LockFile:
             return False
 
     def close(self) -> None:
+        self._open.discard(self)
         os.close(self._file)
+
+    @classmethod
+    def close_after_fork(cls) -> None:
+        """In a forked child: let the locks be the parent's alone, or they would be held until the child ends, too."""
+        for lock in list(cls._open):
+            lock.close()
 
     def __enter__(self) -> None:
         self.take()
 
     def __exit__(self, *_: object) -> None:
         self.give()
+
+
+# Those who perform in a pool of forked processes leave children behind when they are killed.
+os.register_at_fork(after_in_child=LockFile.close_after_fork)
 
 
 class Claims:
