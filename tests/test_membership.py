@@ -6,23 +6,38 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from journeyman import App, Attempt, Command, Context, Rejected
+from journeyman import App, Attempt, Command, Context, Message, Rejected, reacts
 from journeyman.errors import NotReady
-from journeyman.heartbeat import Note, Silence, decode_note, is_dead
+from journeyman.heartbeat import Note as InstanceNote
+from journeyman.heartbeat import Silence, decode_note, is_dead
 from journeyman.pending import Envelope
 from journeyman.store.base import Entry, KeyValue
 from journeyman.store.memory import MemoryKeys, MemoryStore
 from journeyman.testing.faults import FaultyStore
 from journeyman.todo.jobs import LOST_MAX, InstanceLost, JobStarted
 from journeyman.todo.ledger import jobs_state
-from tests.todo.desk import Answer, Ask, Desk, answered, desk, idle, job_of, log_of, names, running, standing, until
+from tests.todo.desk import (
+    Answer,
+    Ask,
+    Desk,
+    Note,
+    answered,
+    desk,
+    idle,
+    job_of,
+    log_of,
+    names,
+    running,
+    standing,
+    until,
+)
 
 #: Short enough not to be waited for, long enough for a loaded machine to beat in time.
 TAKEOVER_S = 1.0
@@ -59,7 +74,7 @@ class Other:
         self.store, self.instance = store, instance
 
     async def beat(self, *, left: bool = False) -> None:
-        note = Note(pid=1, host="other", started_at_us=0, at_us=0, left=left)
+        note = InstanceNote(pid=1, host="other", started_at_us=0, at_us=0, left=left)
         await self.store.keys.put(f"instances/{self.instance}", msgspec.json.encode(note))
 
     async def die(self) -> None:
@@ -99,6 +114,22 @@ async def test_processes_share_the_jobs_and_each_job_gets_one_answer(where: str,
         assert one.tried
         assert two.tried
         assert Counter(names(await log_of(app)))["answer"] == 100
+
+
+async def test_processes_that_start_together_agree_on_a_new_reaction(tmp_path: Path) -> None:
+    class Reacting(Desk):
+        @reacts(Note, name="ask", since=0)
+        def ask(self, message: Message[Note]) -> Ask:
+            return Ask(key=message.body.text)
+
+    async with AsyncExitStack() as stack:
+        url = f"sqlite:///{tmp_path / 'desk.db'}"
+        apps = [App(features=[desk], workers=[Reacting()]) for _ in range(4)]
+        await asyncio.gather(*(stack.enter_async_context(app.running(url)) for app in apps))
+        await asyncio.gather(*(app.execute(Note(text=str(n))) for n, app in enumerate(apps)))
+        await until(apps[0], answered(*map(str, range(4))))
+        assert len(await log_of(apps[0], "journeyman/reaction-added")) == 1
+        assert len(await log_of(apps[0], "desk/ask")) == 4
 
 
 async def test_a_dead_process_is_taken_over_at_once(store: MemoryStore) -> None:
@@ -370,4 +401,4 @@ def test_who_is_not_there_any_more_is_forgotten() -> None:
 
 
 def test_a_note_that_can_not_be_read_says_nothing() -> None:
-    assert decode_note(b"{}") == decode_note(b"not JSON") == Note(pid=0, host="", started_at_us=0, at_us=0)
+    assert decode_note(b"{}") == decode_note(b"not JSON") == InstanceNote(pid=0, host="", started_at_us=0, at_us=0)

@@ -93,7 +93,8 @@ class Reactor:
         elif since == "now":
             since = self._executor.position
         added = ReactionAdded(worker=self._worker.name, reaction=self._reaction.name, since=since)
-        await self._recorder.submit(added, None)
+        # Refused when a process that started together with this one was first: what it recorded holds for all.
+        await self._recorder.finish(added)
 
     async def work(self) -> bool:
         """One round, unless it failed a moment ago. True when there is more to look at.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,6 +14,7 @@ from journeyman.doors.cli.opening import operator, with_app
 from journeyman.doors.cli.output import console, print_json, table
 from journeyman.errors import UnknownName
 from journeyman.feature import Command
+from journeyman.heartbeat import Note
 from journeyman.message import Message, Record
 from journeyman.status import WorkerStatus
 from journeyman.tables import AppState
@@ -63,7 +65,11 @@ def list_workers(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what every worker does, in all processes together, with its jobs in numbers; or one worker and its jobs."""
-    views = with_app(context, lambda app: _views(app, name, limit), reads=True)
+
+    async def look(app: App) -> tuple[list[WorkerView], dict[str, Note]]:
+        return await _views(app, name, limit), await app.instances()
+
+    views, instances = with_app(context, look, reads=True)
     if json:
         print_json(views if name is None else views[0])
         return
@@ -71,6 +77,8 @@ def list_workers(
     columns = ("worker", "status", "processes", "waiting", "running", "retrying", "parked", "last error")
     rows = [msgspec.structs.astuple(view)[: len(columns)] for view in views]
     out.print(table(columns, rows) if rows else "The application has no workers.")
+    if rows:
+        out.print(_processes(instances))
     for view in views:
         if view.jobs is not None:
             out.print()
@@ -158,6 +166,12 @@ def _last_error(state: AppState, name: str) -> str | None:
         for row in jobs.find("due", name, standing, reverse=True, limit=1):
             return row.error
     return None
+
+
+def _processes(instances: Mapping[str, Note]) -> str:
+    """Which processes run the workers, in words."""
+    each = [f"{note.pid} on {note.host}, since {_when(note.started_at_us)}" for note in instances.values()]
+    return f"Processes: {'; '.join(each)}." if each else "No process runs the workers: start journeyman work."
 
 
 def _jobs_table(view: WorkerView, jobs: list[JobRow]) -> Table:
