@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -29,6 +29,7 @@ from journeyman.todo.jobs import (
     JobRow,
     JobsState,
     JobStarted,
+    Standing,
     jobs,
 )
 from journeyman.todo.ledger import OUTCOME_UNKNOWN, JobLedger, jobs_state
@@ -430,3 +431,8 @@ async def test_whatever_is_recorded_the_lists_stay_sound_and_replay_to_the_same(
             assert book.replica.state.hash() == before
         _check(book)
     assert book.replayed_hash() == book.replica.state.hash()
+
+
+def test_the_standings_that_hold_others_back_are_the_last_in_the_alphabet() -> None:
+    """The ledger looks at the last job of a subject only."""
+    assert set(sorted(get_args(Standing))[-len(HOLDING) :]) == set(HOLDING)

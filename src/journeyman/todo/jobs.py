@@ -13,7 +13,8 @@ from journeyman.tables import State, Table
 #: subject goes first. `delayed`: opened to be due later. `running`: an attempt is recorded. `parked`: a person decides.
 Standing = Literal["waiting", "retrying", "behind", "delayed", "running", "parked"]
 
-#: Jobs that keep others of their subject back, so that a subject's jobs keep their order over retries.
+#: Jobs that keep others of their subject back, so that a subject's jobs keep their order over retries. They are the
+#: last in the order of the alphabet, so that the last job of a subject tells whether there is one.
 HOLDING: Final[tuple[Standing, ...]] = ("running", "waiting", "retrying")
 
 #: Of these there is at most one for each subject: no other job of the subject is started meanwhile.

@@ -88,6 +88,9 @@ class JobLedger:
             ReactionAdded: self._add_reaction,
         }
 
+        #: The commands that may change a list; most of an application's never do.
+        self._concerned = frozenset((*self._effects, *self._enders, *self._openers))
+
     def _add(self, worker: TodoWorker) -> None:
         check_worker(worker)
         for name in (worker.name, *worker.former_names):
@@ -181,10 +184,12 @@ class JobLedger:
 
     def record(self, state: AppState, message: Message[Any]) -> None:
         """Move reactions on; then end jobs, then open jobs, as the message says."""
-        found = jobs_state(state)
         body = message.body
         kind = type(body)
         step = message.meta.reaction
+        if kind not in self._concerned and step is None and message.record.fence is None:
+            return
+        found = jobs_state(state)
         if step is not None:
             self._take_step(found, step)
         if message.record.fence is not None:
@@ -326,11 +331,14 @@ class JobLedger:
     # Looking up.
 
     def _held(self, state: JobsState, worker: str, subject: str) -> bool:
-        return any(state.jobs.count("subject", worker, subject, standing) for standing in HOLDING)
+        return _last_standing(state, worker, subject) in HOLDING
 
     def _advance(self, state: JobsState, row: JobRow) -> None:
         """Let the next job of the subject come to the front, when nothing holds it back any more."""
-        if row.subject is None or self._held(state, row.worker, row.subject):
+        if row.subject is None:
+            return
+        last = _last_standing(state, row.worker, row.subject)
+        if last is None or last in HOLDING:
             return
         for behind in state.jobs.find("subject", row.worker, row.subject, "behind", limit=1):
             state.jobs.put(msgspec.structs.replace(behind, standing="waiting"))
@@ -381,6 +389,16 @@ def instances_at_work(state: JobsState) -> set[str]:
     """The processes that have attempts under way."""
     running = (row for worker in state.workers for row in state.jobs.scan("due", worker.worker, "running"))
     return {row.instance for row in running if row.instance is not None}
+
+
+def _last_standing(state: JobsState, worker: str, subject: str) -> Standing | None:
+    """Of the standings of the subject's jobs the last in the alphabet: if any job holds the others back, such a one.
+
+    One look into the index instead of one for each standing: a fifth of what a message of the protocol costs.
+    """
+    for row in state.jobs.scan("subject", worker, subject, reverse=True, limit=1):
+        return row.standing
+    return None
 
 
 def is_kept_back(state: JobsState, row: JobRow) -> bool:
