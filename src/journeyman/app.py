@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from journeyman.errors import DefinitionError, NotRunning, Rejected
 from journeyman.executor import Limits
 from journeyman.feature import Catalog, Command, Feature, Query
+from journeyman.fingerprint import fingerprint
 from journeyman.follower import MessageSource
 from journeyman.heartbeat import Note
 from journeyman.membership import TAKEOVER_S
@@ -21,6 +22,7 @@ from journeyman.pending import Envelope
 from journeyman.receipts import Receipt, receipts
 from journeyman.running import Parts, Registration, Running
 from journeyman.set_aside import set_asides
+from journeyman.snapshots import SnapshotInfo, Snapshots
 from journeyman.status import WorkerStatus
 from journeyman.store.base import MessageLog, Store
 from journeyman.store.open import open_store
@@ -37,6 +39,9 @@ T = TypeVar("T")
 #: Where an application keeps its store when nobody says otherwise.
 STORE_DEFAULT: Final = "sqlite:///journeyman.db"
 
+#: After how many messages a snapshot is taken.
+SNAPSHOT_EVERY: Final = 100_000
+
 #: How long workers may take to end when the application stops, in seconds.
 DRAIN_S: Final = 30.0
 
@@ -51,6 +56,10 @@ class App:
         limits: how long the executor tries.
         takeover_s: how long a process that runs workers may be silent, in seconds, before the others take its jobs
             over. One that died is noticed much sooner; this is for one that hangs.
+        snapshot_every: after how many messages the state is kept beside the log, so that a start need not apply
+            everything again; None for never. Snapshots of other code are not taken.
+        code_version: say here which version the code has that is called by `apply` and is in none of the packages that
+            the features and workers are in; snapshots can't tell otherwise that it has changed.
         timing: where time, chance and ids come from.
 
     Raises:
@@ -65,8 +74,12 @@ class App:
         store: str | None = None,
         limits: Limits = Limits(),
         takeover_s: float = TAKEOVER_S,
+        snapshot_every: int | None = SNAPSHOT_EVERY,
+        code_version: str = "",
         timing: Timing = SYSTEM_TIMING,
     ) -> None:
+        if snapshot_every is not None and snapshot_every < 1:
+            raise DefinitionError(f"snapshot_every is {snapshot_every}; it must be at least 1, or None for never.")
         if not 0 < takeover_s < math.inf:
             raise DefinitionError(f"takeover_s is {takeover_s}; it must be above 0.")
         features = list(features)
@@ -76,6 +89,8 @@ class App:
         self._store_default = store
         self._limits = limits
         self._takeover_s = takeover_s
+        self._snapshot_every = snapshot_every
+        self._code_version = code_version
         self._timing = timing
         self._starting = False
         self._running: Running | None = None
@@ -313,6 +328,21 @@ class App:
         """What `look` finds in the settled state of all features. It must not keep or change what it sees."""
         return await self._now_running().executor.query(look)
 
+    async def take_snapshot(self) -> SnapshotInfo:
+        """Keep the state of this moment beside the log: a later start of the same code begins there.
+
+        Raises:
+            DefinitionError: the application's source is not to be found, so that nobody could tell when it changes.
+            TypeError: a table has rows that do not come back as they are.
+            NotReady: the store can't keep it now.
+        """
+        return await self._now_running().take_snapshot()
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """The snapshots beside the log; None where there can't be any."""
+        return self._now_running().snapshots
+
     async def workers(self) -> list[WorkerStatus]:
         """What each worker is doing, in the order of registration, to-do workers first."""
         return await self._now_running().workers()
@@ -331,6 +361,10 @@ class App:
             timing=self._timing,
             limits=self._limits,
             takeover_s=self._takeover_s,
+            snapshot_every=self._snapshot_every,
+            fingerprint=fingerprint(
+                self.catalog, [type(worker) for worker in self.todo_workers], code_version=self._code_version
+            ),
         )
 
     def _refuse_internal(self, command: Command) -> None:

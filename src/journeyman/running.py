@@ -13,13 +13,14 @@ from typing import Final
 
 import msgspec
 
-from journeyman.errors import NotReady, StoreError, WorkerFailed
+from journeyman.errors import Busy, DefinitionError, NotReady, StoreError, WorkerFailed
 from journeyman.executor import Executor, Limits
 from journeyman.feature import Catalog
 from journeyman.follower import MessageSource, decode_record
 from journeyman.heartbeat import Note, WorkerNote, is_dead, notes
 from journeyman.membership import Membership
 from journeyman.replica import Replica
+from journeyman.snapshots import SnapshotInfo, Snapshots
 from journeyman.status import WorkerStatus, combined, standing_by, with_jobs
 from journeyman.store.base import MessageLog, Store
 from journeyman.timing import Timing
@@ -31,6 +32,9 @@ from journeyman.worker import Application, Context, Schedule, Supervisor, Worker
 
 logger = logging.getLogger(__name__)
 
+
+#: How often a process looks whether a snapshot is due, in seconds.
+SNAPSHOT_LOOK_S: Final = 5.0
 
 #: How often a process asks for a worker that runs in another one, in seconds.
 STAND_BY_S: Final = 1.0
@@ -56,6 +60,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing
     limits: Limits
     takeover_s: float
+    snapshot_every: int | None
+    fingerprint: str | None
 
 
 class Running:
@@ -77,6 +83,9 @@ class Running:
         self.membership = Membership(
             store, self.executor, timing=parts.timing, note=self._note, takeover_s=parts.takeover_s
         )
+        self.snapshots = (
+            Snapshots(store, parts.catalog, fingerprint=parts.fingerprint) if parts.fingerprint is not None else None
+        )
         self._owns_store = owns_store
         self._started_at_us = parts.timing.now_us()
         self._executor_task: asyncio.Task[None] | None = None
@@ -85,10 +94,14 @@ class Running:
         self._woken_by_app: list[asyncio.Event] = []
         self._watches: list[asyncio.Task[None]] = []
         self._standing_by: dict[str, asyncio.Task[None]] = {}
+        self._snapshotting: asyncio.Task[None] | None = None
         self._halt: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        await self.replica.start()
+        every = self._parts.snapshot_every
+        await self.replica.start(self.snapshots if every is not None else None)
+        if self.snapshots is not None and every is not None:
+            self._snapshotting = asyncio.create_task(self._take_snapshots(every), name="journeyman: snapshots")
         self._executor_task = asyncio.create_task(self.executor.run(), name="journeyman: executor")
         self._executor_task.add_done_callback(self._executor_ended)
 
@@ -162,6 +175,8 @@ class Running:
             if self._owns_store:
                 stack.push_async_callback(self.store.close)
             stack.push_async_callback(self._stop_executor, max(drain_s, 1.0))
+            if self._snapshotting is not None:
+                stack.push_async_callback(_cancel, [self._snapshotting])
             stack.push_async_callback(self.membership.stop)
             stack.push_async_callback(self._stop_workers, drain_s=drain_s)
             if self._halt is not None:
@@ -181,6 +196,31 @@ class Running:
         await _cancel(self._standing_by.values())
         await asyncio.gather(*(supervisor.stop(drain_s) for supervisor in self._supervisors.values()))
         await _cancel(self._watches)
+
+    # Snapshots.
+
+    async def take_snapshot(self) -> SnapshotInfo:
+        """Keep the settled state of this moment."""
+        if self.snapshots is None:
+            raise DefinitionError(
+                "The application's source is not to be found: nobody could tell whether a snapshot is its own."
+            )
+        return await self.snapshots.take(await self.executor.query(lambda _: self.replica.capture()))
+
+    async def _take_snapshots(self, every: int) -> None:
+        """Take one whenever so many messages came since the last one of any process. Commands go on meanwhile."""
+        assert self.snapshots is not None
+        while True:
+            await asyncio.sleep(SNAPSHOT_LOOK_S)
+            try:
+                last = max((info.position for info in await self.snapshots.list() if info.current), default=0)
+                if self.executor.position - last >= every:
+                    await self.take_snapshot()
+            except TypeError as error:
+                logger.error("no snapshots are taken: %s", error)  # noqa: TRY400  # its text says which row
+                return
+            except (StoreError, Busy) as error:
+                logger.warning("no snapshot is taken now: %s", error)
 
     # What people see.
 

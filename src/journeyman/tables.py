@@ -8,7 +8,7 @@ an undone delete would change.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast, get_origin
 
@@ -208,27 +208,49 @@ class Table(Generic[K, R]):
 
     # Snapshots and comparison.
 
-    def encode(self) -> bytes:
-        """All rows in key order, as a JSON array that `load` takes.
+    def rows(self) -> list[R]:
+        """All rows, in no order: a copy that nothing changes any more."""
+        return list(self._rows.values())
 
-        Rows are encoded as their types say, not as they were built: 1 in a field for floats is 1.0, here and in a
-        process that has loaded it.
+    def encode_rows(self, rows: list[R]) -> bytes:
+        """Some rows as a JSON array that `decode_rows` takes.
 
         Raises:
             TypeError: a row has a value that its type does not allow, such as NaN.
         """
-        data = _encoder.encode(list(self))
+        data = _encoder.encode(rows)
         try:
+            # As their types say, not as they were built: 1 in a field for floats is 1.0, here and once it is loaded.
             return _encoder.encode(self._decode(data))
         except msgspec.ValidationError as error:
             raise TypeError(f"{self.name} has a row that does not fit {self.row_type.__name__}: {error}") from error
 
-    def load(self, data: bytes) -> None:
-        """Replace everything by what `encode` gave. Not undone."""
-        rows = self._decode(data)
+    def encode(self) -> bytes:
+        """All rows in key order, as a JSON array.
+
+        Raises:
+            TypeError: a row has a value that its type does not allow, such as NaN.
+        """
+        return self.encode_rows(list(self))
+
+    def decode_rows(self, data: bytes) -> list[R]:
+        """The rows of what `encode_rows` gave.
+
+        Raises:
+            msgspec.DecodeError: they are no rows of this table.
+        """
+        return self._decode(data)
+
+    def load(self, rows: Iterable[R]) -> None:
+        """Replace everything by these rows. Not undone.
+
+        Raises:
+            ValueError: two rows have the same values in a unique index, or a value has no place in an order.
+        """
         self._become_empty(self._undo)
-        for row in rows:
-            self._restore(self._key_of(row), row)
+        self._rows = {self._key_of(row): row for row in rows}
+        for index in self._indexes:
+            index.load(self._rows)
 
 
 class State:
@@ -323,6 +345,10 @@ class _SortedIndex:
         if before is not None:
             self._entries.remove(before)
 
+    def load(self, rows: Mapping[Any, Any]) -> None:
+        """Fill the empty index. All at once: to add them one by one takes several times as long."""
+        self._entries = SortedList(self._entry(key, row) for key, row in rows.items())
+
     def keys(self, values: tuple[object, ...], *, reverse: bool, offset: int, limit: int | None) -> Iterator[Any]:
         if offset < 0 or (limit is not None and limit < 0):
             raise ValueError(f"The offset is {offset}, the limit {limit}; neither may be negative.")
@@ -381,6 +407,11 @@ class _UniqueIndex:
             self.keys[after] = key
         if before is not None:
             del self.keys[before]
+
+    def load(self, rows: Mapping[Any, Any]) -> None:
+        """Fill the empty index."""
+        for key, row in rows.items():
+            self.replace(key, _ABSENT, row)
 
     def _entry(self, row: Any) -> tuple[Any, ...] | None:
         values = (self._values(row),) if self._single else self._values(row)

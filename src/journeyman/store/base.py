@@ -5,7 +5,7 @@ The contract suite in `journeyman.testing.store_contract` tests every sentence h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -118,6 +118,33 @@ class KeyValue(Protocol):
         ...
 
 
+class Blobs(Protocol):
+    """Large values that can be made again at any time, like snapshots: losing one costs time, and nothing else.
+
+    Raises:
+        NotReady: the store can't be used now.
+    """
+
+    async def save(self, name: str, parts: Iterable[bytes]) -> None:
+        """Keep the parts, one after the other, under a name; whole, or not at all. An old value is replaced.
+
+        They are iterated in another thread.
+        """
+        ...
+
+    async def load(self, name: str) -> bytes | None:
+        """The value, or None."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove the value. Harmless when it is not there."""
+        ...
+
+    async def sizes(self) -> dict[str, int]:
+        """The sizes in bytes, by name, sorted by name."""
+        ...
+
+
 class Store(Protocol):
     """Where an application lives. Opened by `journeyman.store.open_store` from a URL."""
 
@@ -127,6 +154,7 @@ class Store(Protocol):
     durability: str
     log: MessageLog
     keys: KeyValue
+    blobs: Blobs
 
     async def claim(self, role: str) -> bool:
         """Take a role that one process at a time may have; False when another live process has it, or may have it.

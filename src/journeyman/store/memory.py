@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from itertools import islice
 
 from journeyman.message import Record
-from journeyman.store.base import Entry, KeyValue, MessageLog
+from journeyman.store.base import Blobs, Entry, KeyValue, MessageLog
 from journeyman.store.limits import check_batch, check_entry, check_written
 
 #: The turn that this task holds, if any. Tasks that the holder starts inherit it: they append on its behalf.
@@ -120,6 +120,25 @@ class MemoryKeys:
         return 0 if entry is None else entry.revision
 
 
+class MemoryBlobs:
+    """Large values in a dict."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+
+    async def save(self, name: str, parts: Iterable[bytes]) -> None:
+        self._values[name] = await asyncio.to_thread(b"".join, parts)
+
+    async def load(self, name: str) -> bytes | None:
+        return self._values.get(name)
+
+    async def delete(self, name: str) -> None:
+        self._values.pop(name, None)
+
+    async def sizes(self) -> dict[str, int]:
+        return {name: len(value) for name, value in sorted(self._values.items())}
+
+
 class MemoryStore:
     """A store in memory. Several applications of one process may share the object, and so the log.
 
@@ -134,6 +153,7 @@ class MemoryStore:
         """A fresh store; or another handle on the `same`."""
         self.log: MessageLog = MemoryLog() if same is None else same.log
         self.keys: KeyValue = MemoryKeys() if same is None else same.keys
+        self.blobs: Blobs = MemoryBlobs() if same is None else same.blobs
         self._holders: dict[str, MemoryStore] = {} if same is None else same._holders
 
     async def claim(self, role: str) -> bool:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 import apsw
 
 from journeyman.message import Record
-from journeyman.store.base import Entry, KeyValue, MessageLog
+from journeyman.store.base import Blobs, Entry, KeyValue, MessageLog
+from journeyman.store.files import FileBlobs
 from journeyman.store.limits import check_batch, check_entry
 from journeyman.store.sqlite_file import Reader, Writer, news_file, translated
 from journeyman.store.thread import Thread
 from journeyman.store.touch import TouchWatch, watch_touches
+from journeyman.threads import in_thread
 
 #: The most records that one read transaction reads: while one is open, the WAL can't be reset.
 READ_RECORDS_MAX = 2000
@@ -48,6 +51,7 @@ class SqliteStore:
         self._watch = _Watch(threads, reader, news)
         self.log: MessageLog = SqliteLog(threads, writer, reader, self._watch)
         self.keys: KeyValue = SqliteKeys(threads, writer, reader)
+        self.blobs: Blobs = SqliteBlobs(threads.path)
 
     @classmethod
     async def open(cls, path: str, *, url: str) -> SqliteStore:
@@ -138,6 +142,33 @@ class SqliteKeys:
 
     async def keys(self, prefix: str = "") -> list[str]:
         return await self._threads.read(self._reader.keys, prefix)
+
+
+class SqliteBlobs:
+    """Large values as files `blog.db-blob-NAME`: in the database they would make its backups slow and large."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._files = FileBlobs(f"{path}-blob-")
+
+    async def save(self, name: str, parts: Iterable[bytes]) -> None:
+        await self._call(self._files.save, name, parts)
+
+    async def load(self, name: str) -> bytes | None:
+        return await self._call(self._files.load, name)
+
+    async def delete(self, name: str) -> None:
+        await self._call(self._files.delete, name)
+
+    async def sizes(self) -> dict[str, int]:
+        return await self._call(self._files.sizes)
+
+    async def _call(self, function: Callable[[*Args], T], *args: *Args) -> T:
+        """In a thread of its own: neither commands nor reads wait for a large file."""
+        try:
+            return await in_thread(partial(function, *args), name=f"blobs of {self._path}")
+        except OSError as error:
+            raise translated(error, self._path) from error
 
 
 class _Threads:

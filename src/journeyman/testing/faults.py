@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from journeyman.errors import NotReady, OutcomeUnknown
 from journeyman.message import Record
-from journeyman.store.base import KeyValue, MessageLog, Store
+from journeyman.store.base import Blobs, KeyValue, MessageLog, Store
 
 Append = Callable[[], Awaitable[None]]
 
@@ -198,6 +198,7 @@ class FaultyStore:
         self.faulty_log = FaultyLog(store.log)
         self.log: MessageLog = self.faulty_log
         self.keys: KeyValue = store.keys
+        self.blobs: Blobs = store.blobs
         #: How often it was closed.
         self.closed = 0
 

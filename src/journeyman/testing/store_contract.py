@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -510,6 +511,52 @@ class StoreContract:
         entry = await store.keys.get("count")
         assert entry is not None
         assert entry.value == b"80"
+
+    # Blobs.
+
+    async def test_a_blob_is_what_was_saved_under_its_name_last(self, store: Store, other: Store) -> None:
+        assert await store.blobs.load("a/b 1") is None
+        await store.blobs.save("a/b 1", iter([b"one", b"", b"two"]))
+        assert await other.blobs.load("a/b 1") == b"onetwo"
+        await other.blobs.save("a/b 1", [b"three"])
+        await store.blobs.save("0", [])
+        assert await store.blobs.load("a/b 1") == b"three"
+        assert await store.blobs.sizes() == {"0": 0, "a/b 1": 5}
+
+    async def test_a_blob_that_is_not_whole_is_not_there(self, store: Store) -> None:
+        def broken() -> Iterator[bytes]:
+            yield b"half"
+            raise ZeroDivisionError
+
+        await store.blobs.save("a", [b"old"])
+        with pytest.raises(ZeroDivisionError):
+            await store.blobs.save("a", broken())
+        assert await store.blobs.load("a") == b"old"
+        assert await store.blobs.sizes() == {"a": 3}
+
+    async def test_a_deleted_blob_is_gone(self, store: Store, other: Store) -> None:
+        await store.blobs.save("a", [b"1"])
+        await other.blobs.delete("a")
+        await other.blobs.delete("a")
+        assert await store.blobs.load("a") is None
+        assert await store.blobs.sizes() == {}
+
+    async def test_a_large_blob_holds_nobody_up(self, store: Store) -> None:
+        """Its parts are made in another thread, while the log goes on."""
+        go = threading.Event()
+
+        def parts() -> Iterator[bytes]:
+            assert go.wait(self.patience_s)
+            yield b"x"
+
+        saving = asyncio.create_task(store.blobs.save("a", parts()))
+        try:
+            async with asyncio.timeout(self.patience_s):
+                await fill(store, 1)
+                assert await store.log.head() == 1
+        finally:
+            go.set()
+            await saving
 
     # The store.
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, cast
 
 import typer
 
-from journeyman.doors.cli import demo, doctor, execute, importing, inspect, log, running, schema, worker
+from journeyman.doors.cli import demo, doctor, execute, importing, inspect, log, running, schema, snapshot, worker
 from journeyman.doors.cli.output import console, safe
 from journeyman.doors.cli.settings import Settings
 from journeyman.errors import JourneymanError, Outdated
@@ -69,6 +69,7 @@ cli.command("execute", short_help="Record one command.")(execute.execute)
 cli.command("query", short_help="Ask one question.")(execute.query)
 cli.add_typer(log.cli, name="log")
 cli.add_typer(worker.cli, name="worker")
+cli.add_typer(snapshot.cli, name="snapshot")
 cli.command("inspect", short_help="Show commands, queries and workers.")(inspect.inspect)
 cli.command("doctor", short_help="Check that all fits together.")(doctor.doctor)
 cli.command("schema", short_help="Guard the schemas of old messages.")(schema.schema)
