@@ -18,7 +18,7 @@ def look(
     book: Book, *, free: int = 9, suspect: bool = True, unlike: str | None = None, **running: int | None
 ) -> Choice:
     """What is chosen beside those that run here, with their fences."""
-    slots = Slots(free=free, suspect=suspect, unlike=unlike)
+    slots = Slots(free=free, suspect=suspect, unlike=unlike, pause_max_us=60 * SECOND_US)
     return choose(book.state, DESK, "i", running, slots=slots, now_us=book.now_us)
 
 
@@ -89,3 +89,15 @@ async def test_what_is_recorded_and_not_run_and_what_is_run_and_over_is_told(boo
     await book.do(JobReleased(fence=fences["a"], reason=""))
     assert look(book, a=fences["a"], b=fences["b"]).over == ["a"]
     assert look(book, a=None, b=fences["b"]).over == []
+
+
+async def test_what_a_clock_that_was_ahead_has_recorded_is_not_waited_for(book: Book) -> None:
+    book.now_us = 3600 * SECOND_US
+    await book.do(Ask(key="first"))
+    await book.do(Ask(key="again"))
+    await book.do(JobFailed(fence=await book.start("again"), error="", retry_after_s=5))
+    await book.do(Ask(key="delayed", due_in_s=5))
+    book.now_us = 0
+    assert sorted(keys(look(book))) == ["again", "first"]
+    assert keys(look(book, free=1)) == ["again"]
+    assert look(book).next_due_us == 3605 * SECOND_US

@@ -17,7 +17,7 @@ from journeyman.todo.attempts import Performer, Running
 from journeyman.todo.backoff import Backoff
 from journeyman.todo.choice import Choice, Slots, choose
 from journeyman.todo.jobs import JobParked, JobReleased, JobRow
-from journeyman.todo.lane import Lane, LaneState
+from journeyman.todo.lane import PROBE_MAX_S, Lane, LaneState
 from journeyman.todo.ledger import jobs_state
 from journeyman.todo.process import Process
 from journeyman.todo.reactor import Reactor
@@ -161,6 +161,7 @@ class TodoRunner:
             free=free if self._process.ready and self._trouble.waits_s == 0 else 0,
             suspect=self._process.suspect is None,
             unlike=self.lane.last_probe if probing else None,
+            pause_max_us=round((self.worker.retry.max_s + PROBE_MAX_S) * 1_000_000),
         )
         return choose(jobs_state(state), self.name, instance, fences, slots=slots, now_us=now_us)
 
