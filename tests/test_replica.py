@@ -110,6 +110,9 @@ catalog = Catalog([receipts, set_asides, accounts, audit])
 class Counter:
     """A part that keeps account of every message, and refuses those of one actor."""
 
+    def concerns(self, kind: type[Command]) -> bool:
+        return True
+
     def admit(self, state: AppState, message: Message[Any]) -> None:
         if message.actor == "mallory":
             raise Rejected("not you")

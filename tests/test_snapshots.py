@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from journeyman import App, Command, Feature, Message, State, Store, Table
+from journeyman import App, Command, Feature, Message, Record, State, Store, Table
 from journeyman.errors import DefinitionError
 from journeyman.fingerprint import fingerprint
+from journeyman.replica import Replica
 from journeyman.running import Running
 from journeyman.set_aside import set_aside
 from journeyman.snapshots import KEPT
@@ -55,26 +57,22 @@ async def hash_without_snapshot(store: Store) -> str:
 
 async def applied_at_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The positions that a start applies."""
-    from journeyman.replica import Replica
-
     applied: list[int] = []
-    real = Replica._apply_recorded
+    real = Replica.replay
 
-    def spy(self: Replica, message: Message[Any]) -> None:
-        applied.append(message.position)
-        real(self, message)
+    def spy(self: Replica, records: Sequence[Record]) -> None:
+        applied.extend(record.position for record in records if record.position not in self._set_asides)
+        real(self, records)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Replica, "_apply_recorded", spy)
+        patch.setattr(Replica, "replay", spy)
         async with notes_app().running(store) as app:
             assert await app.state_hash() == await hash_without_snapshot_of(store, patch, real)
     return applied
 
 
 async def hash_without_snapshot_of(store: Store, patch: pytest.MonkeyPatch, real: Any) -> str:
-    from journeyman.replica import Replica
-
-    patch.setattr(Replica, "_apply_recorded", real)
+    patch.setattr(Replica, "replay", real)
     return await hash_without_snapshot(store)
 
 

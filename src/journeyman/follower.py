@@ -137,8 +137,13 @@ def decode_record(codec: Codec, record: Record, *, started: bool = True) -> Mess
     try:
         return codec.decode(record)
     except Undecodable as error:
-        kind = Outdated if error.newer and started else Poisoned
-        raise kind(position=record.position, name=record.name, why=str(error)) from error
+        raise as_stop(error, record, started=started) from error
+
+
+def as_stop(error: Undecodable, record: Record, *, started: bool) -> Outdated | Poisoned:
+    """What it means for a process that it can't decode a record."""
+    kind = Outdated if error.newer and started else Poisoned
+    return kind(position=record.position, name=record.name, why=str(error))
 
 
 def check_no_gap(records: Sequence[Record], *, after: int) -> None:
@@ -147,6 +152,8 @@ def check_no_gap(records: Sequence[Record], *, after: int) -> None:
     Raises:
         Corrupt: there is a gap, or another order.
     """
+    if [record.position for record in records] == list(range(after + 1, after + 1 + len(records))):
+        return
     for expected, record in enumerate(records, start=after + 1):
         if record.position != expected:
             raise Corrupt(

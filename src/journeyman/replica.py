@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from journeyman.errors import ApplyFailed, Poisoned, Rejected, WrongLog
-from journeyman.feature import Catalog
-from journeyman.follower import MessageSource, RecentMessages, check_no_gap, decode_record
+from journeyman.errors import ApplyFailed, Outdated, Poisoned, Rejected, Undecodable, WrongLog
+from journeyman.feature import Catalog, Command
+from journeyman.follower import MessageSource, RecentMessages, as_stop, check_no_gap
 from journeyman.message import Message, Record
 from journeyman.receipts import Receipts
 from journeyman.set_aside import NAME as SET_ASIDE_NAME
@@ -20,8 +20,15 @@ from journeyman.tables import AppState
 REPLAY_RECORDS: Final = 1000
 
 
+Judge = Callable[[AppState, Message[Any]], None]
+
+
 class Ledger(Protocol):
-    """A part of the framework that judges and keeps account of every message, beside the message's own command."""
+    """A part of the framework that judges and keeps account of messages, beside the message's own command."""
+
+    def concerns(self, kind: type[Command]) -> bool:
+        """Whether it has to see messages of that type also when they have no idempotency key, no fence and no meta."""
+        ...
 
     def admit(self, state: AppState, message: Message[Any]) -> None:
         """Before `validate`: raise Rejected when the message's envelope does not fit the state. Changes nothing."""
@@ -42,9 +49,15 @@ class Replica:
     def __init__(self, log: MessageLog, catalog: Catalog, ledgers: Sequence[Ledger] = ()) -> None:
         self._log = log
         self._catalog = catalog
+        self._decode = catalog.codec.decode
         self.receipts = Receipts()
-        self._admits = [ledger.admit for ledger in ledgers]
-        self._records = [self.receipts.record, *(ledger.record for ledger in ledgers)]
+        self._admits: list[Judge] = [ledger.admit for ledger in ledgers]
+        self._records: list[Judge] = [self.receipts.record, *(ledger.record for ledger in ledgers)]
+        # For messages without key, fence and meta, by type: most concern no ledger at all.
+        types = [command.message_type.body for command in catalog.commands.values()]
+        concerned = {kind: [ledger for ledger in ledgers if ledger.concerns(kind)] for kind in types}
+        self._plain_admits = {kind: [ledger.admit for ledger in found] for kind, found in concerned.items()}
+        self._plain_records = {kind: [ledger.record for ledger in found] for kind, found in concerned.items()}
         self._set_asides: frozenset[int] = frozenset()
         self._started = False
         self._rebuild_to = 0
@@ -167,22 +180,33 @@ class Replica:
         after = self.settled_position
         check_no_gap(records, after=after)
         applied: list[Message[Any] | None] = []
-        undo = self.state.undo
+        decode, apply, set_asides, undo = self._decode, self._apply, self._set_asides, self.state.undo
         whole = undo.mark()
         try:
             for record in records:
-                message = self.decode(record)
-                if message is not None:
-                    self._apply_recorded(message)
+                message = None
+                if record.position not in set_asides:
+                    message = decode(record)
+                    apply(message)
                 applied.append(message)
                 whole = len(undo.entries)
+        except Exception as error:
+            raise self._stop(records[len(applied)], error) from error
         finally:
             undo.undo(whole)
             undo.forget()
-            self._recent.extend(applied, after=after)
+            if self._started or len(records) < REPLAY_RECORDS:
+                # While a long log is read at the start, what is read first would only be forgotten again.
+                self._recent.extend(applied, after=after)
             if applied:
                 self.position = self.settled_position = after + len(applied)
                 self._settled_id = records[len(applied) - 1].id
+
+    def _stop(self, record: Record, error: Exception) -> Outdated | Poisoned:
+        """What it means that a record could not be decoded or applied."""
+        if isinstance(error, Undecodable):
+            return as_stop(error, record, started=self._started)
+        return Poisoned(position=record.position, name=record.name, why=repr(error))
 
     def decode(self, record: Record) -> Message[Any] | None:
         """The message of a record, or None when it is set aside.
@@ -193,20 +217,17 @@ class Replica:
         """
         if record.position in self._set_asides:
             return None
-        return decode_record(self._catalog.codec, record, started=self._started)
+        try:
+            return self._decode(record)
+        except Undecodable as error:
+            raise as_stop(error, record, started=self._started) from error
 
     async def _sets_applied_message_aside(self, records: Sequence[Record]) -> bool:
         """Whether a decision among these concerns a message that this replica has taken in. Renews the decisions."""
-        if not any(record.name == SET_ASIDE_NAME for record in records):
+        if SET_ASIDE_NAME not in {record.name for record in records}:
             return False
         known, self._set_asides = self._set_asides, await read_set_asides(self._log)
         return any(position <= self.settled_position for position in self._set_asides - known)
-
-    def _apply_recorded(self, message: Message[Any]) -> None:
-        try:
-            self._apply(message)
-        except Exception as error:
-            raise Poisoned(position=message.position, name=message.name, why=repr(error)) from error
 
     # Ahead of the log.
 
@@ -221,7 +242,9 @@ class Replica:
         mark = undo.mark()
         body = message.body
         try:
-            for admit in self._admits:
+            record = message.record
+            plain = record.idempotency_key is None and record.fence is None and record.meta is None
+            for admit in self._plain_admits[type(body)] if plain else self._admits:
                 admit(self.state, message)
             body.validate(self._state_of[type(body)], message)
             if undo.mark() != mark:
@@ -256,6 +279,9 @@ class Replica:
 
     def _apply(self, message: Message[Any]) -> None:
         body = message.body
-        body.apply(self._state_of[type(body)], message)
-        for record in self._records:
-            record(self.state, message)
+        kind = type(body)
+        body.apply(self._state_of[kind], message)
+        record = message.record
+        plain = record.idempotency_key is None and record.fence is None and record.meta is None
+        for keep in self._plain_records[kind] if plain else self._records:
+            keep(self.state, message)

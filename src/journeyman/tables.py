@@ -28,7 +28,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class UndoList:
-    """What to put back, newest last: (table, key, the row that was there)."""
+    """What to put back, newest last: (table, key, the row that was there). `entries` stays the same list."""
 
     __slots__ = ("entries",)
 
@@ -88,6 +88,7 @@ class Table(Generic[K, R]):
 
     def _become_empty(self, undo: UndoList) -> None:
         self._undo = undo
+        self._note = undo.entries.append
         self._rows: dict[K, R] = {}
         self._sorted = {name: _SortedIndex(self.row_type, fields) for name, fields in self._index_fields.items()}
         self._unique = {name: _UniqueIndex(name, fields) for name, fields in self._unique_fields.items()}
@@ -112,11 +113,12 @@ class Table(Generic[K, R]):
         if type(row) is not self.row_type:
             raise TypeError(f"{self.name} holds {self.row_type.__name__} rows, not {type(row).__name__}.")
         key = self._key_of(row)
-        old = self._rows.get(key, cast(R, _ABSENT))
+        rows = self._rows
+        old: R = rows.get(key, _ABSENT)
         if self._indexes:
             self._reindex(key, old, row)
-        self._rows[key] = row
-        self._undo.entries.append((self, key, old))
+        rows[key] = row
+        self._note((self, key, old))
 
     def delete(self, key: K) -> None:
         """Remove the row with this key.
@@ -127,7 +129,7 @@ class Table(Generic[K, R]):
         old = self._rows[key]
         self._reindex(key, old, _ABSENT)
         del self._rows[key]
-        self._undo.entries.append((self, key, old))
+        self._note((self, key, old))
 
     def _restore(self, key: K, row: R) -> None:
         self._reindex(key, self._rows.get(key, _ABSENT), row)

@@ -88,9 +88,6 @@ class JobLedger:
             ReactionAdded: self._add_reaction,
         }
 
-        #: The commands that may change a list; most of an application's never do.
-        self._concerned = frozenset((*self._effects, *self._enders, *self._openers))
-
     def _add(self, worker: TodoWorker) -> None:
         check_worker(worker)
         for name in (worker.name, *worker.former_names):
@@ -104,6 +101,10 @@ class JobLedger:
             for method, commands in marks:
                 for command in commands:
                     methods.setdefault(command, []).append((worker.name, getattr(worker, method)))
+
+    def concerns(self, kind: type[Command]) -> bool:
+        """Whether a command may change a list, or is judged here; most of an application's never are."""
+        return kind in self._judges or kind in self._effects or kind in self._enders or kind in self._openers
 
     # Judging what is to be recorded.
 
@@ -184,12 +185,10 @@ class JobLedger:
 
     def record(self, state: AppState, message: Message[Any]) -> None:
         """Move reactions on; then end jobs, then open jobs, as the message says."""
+        found = jobs_state(state)
         body = message.body
         kind = type(body)
         step = message.meta.reaction
-        if kind not in self._concerned and step is None and message.record.fence is None:
-            return
-        found = jobs_state(state)
         if step is not None:
             self._take_step(found, step)
         if message.record.fence is not None:
