@@ -1,0 +1,112 @@
+"""Processes are killed, at any time and at each step: nothing is lost, and no job is forgotten or answered twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from asyncio.subprocess import Process
+from typing import Final
+
+import pytest
+
+from tests.crash.experiment import finish, sizes
+from tests.crash.lab import PATIENCE_S, Lab, questions_of, report
+from tests.crash.process import POINTS
+
+WORKERS: Final = 3
+
+#: How many questions wait at most while processes are killed.
+BACKLOG_MAX: Final = 100
+
+#: So many attempts that no job is killed in all of them by chance.
+ATTEMPTS: Final = 10
+
+
+@sizes(9, 1000)
+async def test_kills_at_random_times(size: int, lab: Lab) -> None:
+    """Three processes that run the workers are killed again and again while they start or work, and so is a client."""
+    killed = 0
+
+    async def kill_again_and_again() -> None:
+        nonlocal killed
+        while killed < size:
+            process = await lab.spawn(attempts=ATTEMPTS, think_s=0.02)
+            if lab.chance.random() < 0.8:
+                await lab.ready(process)
+            await asyncio.sleep(lab.chance.uniform(0, 0.4))
+            killed += await lab.kill(process) == -signal.SIGKILL
+
+    async def put_again_and_again() -> None:
+        number = 0
+        while killed < size:
+            number += 1
+            questions = questions_of(f"q{number}-", 20, subjects=10, chance=lab.chance)
+            await lab.put_some(questions, lab.chance.randrange(20))
+            await lab.put(questions)
+            while len(lab.acknowledged) - len(lab.calls) > BACKLOG_MAX and killed < size:
+                await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(put_again_and_again())
+        for _ in range(WORKERS):
+            group.create_task(kill_again_and_again())
+    await finish(lab, attempts=ATTEMPTS)
+    findings = await lab.findings(attempts_max=ATTEMPTS)
+    report("kill -9 at random times", lab, findings, fired=killed, fault="processes killed")
+    assert findings.broken == {}
+    assert findings.jobs == len(lab.acknowledged)
+    assert findings.instances_lost > 0, "no kill met an attempt"
+
+
+@pytest.mark.parametrize("point", POINTS)
+@sizes(1, 50)
+async def test_kills_at_each_step_of_the_protocol(point: str, size: int, lab: Lab) -> None:
+    """A process kills itself at that step, for the first or second time that it comes there; the next one goes on."""
+    kind = {"job-failed": "fails-once-", "give_up's": "fails-", "job-released": "hangs-once-"}
+    prefix = next((prefix for word, prefix in kind.items() if word in point), "q")
+    killed = 0
+    for number in range(size):
+        # All that a drain releases goes into one append.
+        nth = 1 if "released" in point else lab.chance.randrange(1, 3)
+        process = await lab.start(point=point, nth=nth, drain_s=0.1)
+        questions = [(f"{prefix}{number}-{n}", f"subject-{n}") for n in range(3)]
+        await lab.put(questions)
+        if "released" in point:
+            await lab.until_called([key for key, _ in questions], 3)
+            process.send_signal(signal.SIGTERM)
+        assert await lab.ended(process) == -signal.SIGKILL, f"it never came to: {point}"
+        killed += 1
+        await finish(lab)
+    findings = await lab.findings()
+    report(f"kill -9 {point}", lab, findings, fired=killed, fault="processes killed")
+    assert findings.broken == {}
+
+
+@sizes(1, 10)
+async def test_a_job_that_kills_its_process_is_parked_and_its_neighbours_are_done(size: int, lab: Lab) -> None:
+    killers = [f"kills-{number}" for number in range(size)]
+    deaths = 0
+    for killer in killers:
+        await lab.put([(killer, killer), *questions_of(f"beside-{killer}-", 7, subjects=7)])
+        while not await is_parked(lab, killer):
+            process = await lab.start(think_s=0.2)
+            deaths += await dies(lab, process, killer)
+    await finish(lab, but=killers)
+    findings = await lab.findings(parked_allowed=killers)
+    report("a job that kills its process, beside seven others", lab, findings, fired=deaths, fault="deaths by a job")
+    assert findings.broken == {}
+    assert findings.parked == size
+    # One death makes all eight suspects; then it is alone to be charged, three times.
+    assert deaths == 4 * size
+
+
+async def is_parked(lab: Lab, key: str) -> bool:
+    return any(record.name == "journeyman/job-parked" and record.subject == key for record in await lab.records())
+
+
+async def dies(lab: Lab, process: Process, killer: str) -> bool:
+    """Whether the process dies; else it is told to end, once the killer is parked."""
+    async with asyncio.timeout(PATIENCE_S):
+        while process.returncode is None and not await is_parked(lab, killer):
+            await asyncio.sleep(0.05)
+    return await lab.end(process) == -signal.SIGKILL
