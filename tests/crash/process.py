@@ -25,7 +25,7 @@ from journeyman import App, Attempt, Busy, Command, Receipt, Record, Retry, Stor
 from journeyman.errors import Fenced, Outdated
 from journeyman.store import Store, open_store
 from journeyman.store.base import MessageLog
-from journeyman.testing.faults import Append, Fault, FaultyStore, lose_reply, lose_request
+from journeyman.testing.faults import Append, Fault, FaultyStore, lose_reply, lose_request, work
 from journeyman.timing import SYSTEM_TIMING, Timing
 from tests.crash.app import KILLS, Ask, Asker, Put, make_app
 from tests.crash.newer import make_newer_app
@@ -200,10 +200,10 @@ def lose_some(store: FaultyStore, options: Options) -> list[Fault]:
 
     async def fault(append: Append) -> None:
         drawn = chance.random()
-        if drawn >= options.lose:
-            return await append()
-        lost.append(lose_reply if drawn < options.lose / 2 else lose_request)
-        await lost[-1](append)
+        kind = work if drawn >= options.lose else lose_reply if drawn < options.lose / 2 else lose_request
+        if kind is not work:
+            lost.append(kind)
+        await kind(append)
 
     if options.lose:
         store.faulty_log.fail_others(fault)

@@ -43,7 +43,7 @@ async def test_kills_at_random_times(size: int, lab: Lab) -> None:
             questions = questions_of(f"q{number}-", 20, subjects=10, chance=lab.chance)
             await lab.put_some(questions, lab.chance.randrange(20))
             await lab.put(questions)
-            while len(lab.acknowledged) - len(lab.calls) > BACKLOG_MAX and killed < size:
+            while len(lab.acknowledged) - len(lab.calls) > BACKLOG_MAX and killed < size:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async with asyncio.TaskGroup() as group:
@@ -107,6 +107,6 @@ async def is_parked(lab: Lab, key: str) -> bool:
 async def dies(lab: Lab, process: Process, killer: str) -> bool:
     """Whether the process dies; else it is told to end, once the killer is parked."""
     async with asyncio.timeout(PATIENCE_S):
-        while process.returncode is None and not await is_parked(lab, killer):
+        while process.returncode is None and not await is_parked(lab, killer):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return await lab.end(process) == -signal.SIGKILL
