@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from journeyman.errors import Conflict, StoreError, WrongLog
 from journeyman.message import Record
 from journeyman.store import Entry, Store, open_store
-from journeyman.store.memory import MemoryKeys, MemoryLog, MemoryStore
+from journeyman.store.memory import MemoryBlobs, MemoryKeys, MemoryLog, MemoryStore
 from journeyman.testing.store_contract import StoreContract
 
 
@@ -280,6 +280,23 @@ class ForgetsAtClose(MemoryStore):
         self.log, self.keys = MemoryLog(), MemoryKeys()
 
 
+class KeepsHalfABlob(MemoryBlobs):
+    async def save(self, name: str, parts: Iterable[bytes]) -> None:
+        self._values[name] = b""
+        for part in parts:
+            self._values[name] += part
+
+
+class NeverDeletesABlob(MemoryBlobs):
+    async def delete(self, name: str) -> None:
+        pass
+
+
+class AddsToABlob(MemoryBlobs):
+    async def save(self, name: str, parts: Iterable[bytes]) -> None:
+        await super().save(name, [self._values.get(name, b""), *parts])
+
+
 class GivesARoleTwice(MemoryStore):
     async def claim(self, role: str) -> bool:
         return True
@@ -344,6 +361,9 @@ CAUGHT_BY: dict[type, str] = {
     SortsNothing: "test_keys_are_those_with_the_prefix_sorted",
     MatchesAPattern: "test_keys_are_those_with_the_prefix_sorted",
     ForgetsAtClose: "test_closing_twice_is_harmless_and_keeps_the_content",
+    KeepsHalfABlob: "test_a_blob_that_is_not_whole_is_not_there",
+    NeverDeletesABlob: "test_a_deleted_blob_is_gone",
+    AddsToABlob: "test_a_blob_is_what_was_saved_under_its_name_last",
     GivesARoleTwice: "test_a_role_is_of_one_handle_at_a_time_until_it_is_released",
     NeverReleases: "test_a_role_is_of_one_handle_at_a_time_until_it_is_released",
     OpensAnother: "test_a_handle_for_another_thread_opens_the_same_store",
@@ -376,6 +396,8 @@ def faulty(fault: type) -> MemoryStore:
         store.log = fault()
     if issubclass(fault, MemoryKeys):
         store.keys = fault()
+    if issubclass(fault, MemoryBlobs):
+        store.blobs = fault()
     return store
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from journeyman.errors import Conflict
 from journeyman.store import Store, open_store
 from journeyman.store.memory import MemoryStore
+from journeyman.testing.contract import fill
 from journeyman.testing.records import make_records
-from journeyman.testing.store_contract import StoreContract, fill
+from journeyman.testing.store_contract import StoreContract
 
 
 class TestMemoryStore(StoreContract):

@@ -24,8 +24,9 @@ from journeyman.message import BODY_BYTES_MAX
 from journeyman.store import Store, open_store, sqlite, sqlite_file, touch
 from journeyman.store.sqlite import SqliteLog
 from journeyman.store.sqlite_file import LockFile
+from journeyman.testing.contract import everything, fill
 from journeyman.testing.records import make_records
-from journeyman.testing.store_contract import StoreContract, everything, fill
+from journeyman.testing.store_contract import StoreContract
 
 #: How long anything may take before it counts as hanging, in seconds.
 PATIENCE_S = 30.0
