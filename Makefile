@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEED ?=
+WRITE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -27,6 +29,13 @@ check: $(READY)  ## format, lint, types, layers: all that needs no running of te
 .PHONY: test
 test: $(READY)  ## every test; some with: make test ARGS="tests/store -k order"
 	@$(BIN)/pytest $(ARGS)
+
+.PHONY: crash
+crash: $(READY)  ## the crash laboratory in full, some 20 minutes; the same faults again with: make crash SEED=1
+	@mkdir -p build; rm -f build/crash.jsonl; touch build/crash.jsonl
+	@JOURNEYMAN_CRASH_REPORT=$(CURDIR)/build/crash.jsonl JOURNEYMAN_CRASH_SEED=$(SEED) \
+	  $(BIN)/pytest tests/crash -m crash $(ARGS); status=$$?; \
+	  $(BIN)/python -m tests.crash.report build/crash.jsonl $(if $(WRITE),--write $(WRITE)) && exit $$status
 
 .PHONY: format
 format: $(READY)  ## format the code, and mend what ruff can

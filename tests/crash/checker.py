@@ -65,6 +65,11 @@ class Findings(msgspec.Struct, kw_only=True):
     #: Calls beyond the first for a job: after crashes, and after failures.
     calls_repeated: int = 0
 
+    def __add__(self, other: Findings) -> Findings:
+        """Of both together."""
+        added = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        return Findings(**added | {"charged_max": max(self.charged_max, other.charged_max)})
+
     @property
     def broken(self) -> dict[str, int]:
         """What must not be, by name: empty when all is well."""

@@ -21,6 +21,7 @@ import msgspec
 from journeyman import App, Record
 from journeyman.store import open_store
 from journeyman.testing.llm import FakeLLM, Reply, Request, hang, ok
+from journeyman.testing.records import make_records
 from tests.crash.app import HANGS_ONCE, SERVICE, make_app
 from tests.crash.checker import Acknowledged, Findings, check
 from tests.crash.process import Met, Options
@@ -57,6 +58,9 @@ class Lab:
         self.fired: Counter[str] = Counter()
         #: Has clients run the later release from now on.
         self.newer = False
+        #: What the last process that ended wrote to its standard error, and what nobody had read of its output.
+        self.said = ""
+        self.unread = b""
         self._service = service
         self._processes: set[Process] = set()
         self._client: Process | None = None
@@ -82,8 +86,19 @@ class Lab:
         assert line in (b"ready\n", b""), line
 
     async def journeyman(self, release: str, *arguments: str) -> Process:
-        """Start the real command, with the application of `tests.crash.app` or `tests.crash.newer`."""
-        return await self._execute("-m", "journeyman", "--app", f"{release}:app", "--store", self.url, *arguments)
+        """Start the real command, with the application of one of the modules here."""
+        app = f"tests.crash.{release}:app"
+        return await self._execute("-m", "journeyman", "--app", app, "--store", self.url, *arguments)
+
+    async def work(self, release: str) -> Process:
+        """Start `journeyman work`, and return when it works, or has ended already."""
+        process = await self.journeyman(release, "work")
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            async for line in process.stdout:
+                if line.startswith(b"Ctrl-C"):
+                    break
+        return process
 
     async def _execute(self, *arguments: str) -> Process:
         environment = {**os.environ, SERVICE: self._service.base_url}
@@ -106,17 +121,17 @@ class Lab:
     async def ended(self, process: Process) -> int:
         """Wait until the process has ended, and return its exit code."""
         async with asyncio.timeout(PATIENCE_S):
-            out, said = await process.communicate()
+            self.unread, said = await process.communicate()
         self._processes.discard(process)
         code = process.returncode
         assert code is not None
         if code < 0:
             self.fired[signal.Signals(-code).name] += 1
-        if out.startswith(b'{"fenced"'):
-            met = msgspec.json.decode(out, type=Met)
+        if self.unread.startswith(b'{"fenced"'):
+            met = msgspec.json.decode(self.unread, type=Met)
             self.fired += Counter({"late outcomes": met.fenced, "replies lost": met.replies_lost})
-        if said:
-            sys.stderr.write(said.decode(errors="replace"))
+        self.said = said.decode(errors="replace")
+        sys.stderr.write(self.said)
         return code
 
     async def close(self) -> None:
@@ -134,10 +149,14 @@ class Lab:
                 await self.end_client()
 
     async def put_some(self, questions: Sequence[tuple[str, str]], count: int) -> None:
-        """Kill the client once so many of the questions are acknowledged; the others may be recorded, or not."""
+        """Kill the client a moment after so many of the questions were acknowledged; others may be recorded, or not."""
         client = await self.start("put")
         await self._talk(client, questions, count)
+        await asyncio.sleep(self.chance.uniform(0, 0.01))
         await self.kill(client)
+        for line in self.unread.splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                self._note(line)
 
     async def end_client(self) -> None:
         if self._client is not None:
@@ -153,12 +172,15 @@ class Lab:
             await client.stdin.drain()
         async with asyncio.timeout(PATIENCE_S):
             for _ in range(min(count, len(questions))):
-                line = (await client.stdout.readline()).split()
+                line = await client.stdout.readline()
                 if not line:
                     return False
-                key = line[0].decode()
-                self.acknowledged[key] = Acknowledged(key, int(line[1]), line[2].decode())
+                self._note(line)
         return True
+
+    def _note(self, line: bytes) -> None:
+        key, position, message_id = line.decode().split()
+        self.acknowledged[key] = Acknowledged(key, int(position), message_id)
 
     # Looking.
 
@@ -187,6 +209,17 @@ class Lab:
                         position = record.position
                         if record.name in ("questions/answer", "questions/fail"):
                             answered.add(record.subject)
+        finally:
+            await store.close()
+
+    async def insert(self, name: str, body: bytes, *, version: int = 1) -> int:
+        """Append a message by hand, as no application would, and return its position."""
+        store = await open_store(self.url)
+        try:
+            head = await store.log.head()
+            [record] = make_records(1, after=head, name=name, body=body)
+            await store.log.append([msgspec.structs.replace(record, version=version)], after=head)
+            return record.position
         finally:
             await store.close()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from journeyman import App, Record
+from journeyman import App, Message, Record, reacts
 from journeyman.heartbeat import Heartbeat, decode_note
 from journeyman.store.base import MessageLog
 from journeyman.todo.attempts import Performer
 from journeyman.todo.jobs import InstanceLost, JobReleased, JobsState
 from journeyman.todo.ledger import running_of
+from tests.crash.app import SERVICE, Ask, Asker, Put, make_app
 
 
 def ignore_fences(app: App) -> None:
@@ -84,6 +86,21 @@ def believe_clocks(app: App) -> None:
                 await self._bury(instance)
 
     Heartbeat._look = look  # type: ignore[method-assign]
+
+
+class ForgetfulAsker(Asker):
+    """A release in which a method was renamed, and with it the reaction that it was."""
+
+    @reacts(Put, name="ask-again", since=0)
+    def ask(self, message: Message[Put]) -> Ask:
+        return Ask(key=message.body.key, about=message.body.about)
+
+
+def __getattr__(name: str) -> App:
+    """`app`, for `journeyman --app tests.crash.planted:app`."""
+    if name != "app":
+        raise AttributeError(name)
+    return make_app(os.environ[SERVICE], worker=ForgetfulAsker)
 
 
 class HastyLog:

@@ -30,7 +30,7 @@ async def test_kills_at_random_times(size: int, lab: Lab) -> None:
     async def kill_again_and_again() -> None:
         nonlocal killed
         while killed < size:
-            process = await lab.spawn(attempts=ATTEMPTS, think_s=0.02)
+            process = await lab.spawn(attempts=ATTEMPTS, think_s=0.1)
             if lab.chance.random() < 0.8:
                 await lab.ready(process)
             await asyncio.sleep(lab.chance.uniform(0, 0.4))
@@ -40,8 +40,8 @@ async def test_kills_at_random_times(size: int, lab: Lab) -> None:
         number = 0
         while killed < size:
             number += 1
-            questions = questions_of(f"q{number}-", 20, subjects=10, chance=lab.chance)
-            await lab.put_some(questions, lab.chance.randrange(20))
+            questions = questions_of(f"q{number}-", 30, subjects=15, chance=lab.chance)
+            await lab.put_some(questions, lab.chance.randrange(30))
             await lab.put(questions)
             while len(lab.acknowledged) - len(lab.calls) > BACKLOG_MAX and killed < size:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
