@@ -1,9 +1,23 @@
 from __future__ import annotations
 
+import errno
+import random
+import socket
+from collections import Counter
+
 import pytest
 
 from journeyman import GiveUp, RateLimited, ServiceError, Unauthorized, Unavailable
-from journeyman.todo.lane import JOBS_TO_OPEN, PAUSE_DEFAULT_S, PAUSE_MAX_S, PROBE_MAX_S, Fault, Lane, LaneState
+from journeyman.todo.lane import (
+    JOBS_TO_OPEN,
+    PAUSE_DEFAULT_S,
+    PAUSE_MAX_S,
+    PROBE_MAX_S,
+    Fault,
+    Lane,
+    LaneState,
+    is_of_service,
+)
 
 
 class Clock:
@@ -62,7 +76,7 @@ def test_a_service_that_asks_for_no_pause_again_and_again_gets_growing_ones(
         pauses.append(lane.waits_s)
         clock.now_s += lane.waits_s
     assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4])
-    lane.succeeded()
+    lane.succeeded("other")
     lane.failed("a", RateLimited("slow", retry_after_s=asked_s))
     assert lane.waits_s == pytest.approx(0.05)
 
@@ -74,22 +88,156 @@ def test_no_service_can_ask_for_an_endless_pause(lane: Lane) -> None:
 
 def test_several_service_errors_in_a_row_from_different_jobs_open_the_breaker(lane: Lane) -> None:
     faults = [lane.failed(f"job {number}", error) for number, error in enumerate([ServiceError("500"), TimeoutError()])]
-    assert faults == [Fault.JOB] * 2
+    assert faults == [Fault.UNKNOWN] * 2
     assert state_of(lane) is LaneState.OPEN
     assert lane.failed("job 3", ConnectionRefusedError()) is Fault.SERVICE
     assert state_of(lane) is LaneState.PAUSED
 
 
-def test_one_document_that_always_fails_does_not_open_it(lane: Lane) -> None:
-    assert [lane.failed("bad", ServiceError("500")) for _ in range(10)] == [Fault.JOB] * 10
+def test_a_lone_job_that_always_fails_is_charged_nothing_and_waits_longer_each_time(lane: Lane) -> None:
+    pauses = []
+    for _ in range(12):
+        lane.began("bad")
+        assert lane.failed("bad", ServiceError("500")) is Fault.UNKNOWN
+        pauses.append(lane.pause_s("bad"))
+        assert state_of(lane) is LaneState.OPEN, "another job, which may come any time, is not held up"
+    assert pauses[:4] == [1, 2, 4, 8]
+    assert pauses[-1] == PROBE_MAX_S
+
+
+def test_while_others_succeed_a_job_that_always_fails_is_charged(lane: Lane) -> None:
+    faults = []
+    for _ in range(5):
+        lane.began("bad")
+        lane.succeeded("good")
+        faults.append(lane.failed("bad", ServiceError("500")))
+    assert faults == [Fault.JOB] * 5
     assert state_of(lane) is LaneState.OPEN
+
+
+def test_a_job_that_fails_quickly_is_charged_for_successes_between_its_attempts(lane: Lane) -> None:
+    faults = []
+    for _ in range(4):
+        lane.began("bad")
+        faults.append(lane.failed("bad", ServiceError("500")))
+        lane.succeeded("good")
+    assert faults == [Fault.UNKNOWN, Fault.JOB, Fault.JOB, Fault.JOB]
+
+
+def test_a_success_before_the_attempt_began_is_no_evidence(lane: Lane) -> None:
+    lane.succeeded("good")
+    lane.began("bad")
+    assert lane.failed("bad", ServiceError("500")) is Fault.UNKNOWN
+
+
+def test_a_job_is_no_evidence_against_itself(lane: Lane) -> None:
+    for _ in range(3):
+        lane.began("a")
+        lane.succeeded("a")
+        lane.began("a")
+        assert lane.failed("a", ServiceError("500")) is Fault.UNKNOWN
+
+
+def test_two_poison_documents_among_many_are_charged_and_the_lane_stays_open(lane: Lane) -> None:
+    charged = Counter[str]()
+    for _ in range(6):
+        for bad in ("bad 1", "bad 2"):
+            lane.began(bad)
+            charged[bad] += lane.failed(bad, ServiceError("500")) is Fault.JOB
+        lane.succeeded("good")
+        assert state_of(lane) is LaneState.OPEN
+    assert charged == {"bad 1": 5, "bad 2": 5}
 
 
 def test_a_success_between_ends_the_row(lane: Lane) -> None:
     for number in range(10):
-        assert lane.failed(f"job {number}", ServiceError("500")) is Fault.JOB
-        lane.succeeded()
+        lane.failed(f"job {number}", ServiceError("500"))
+        lane.succeeded("other")
     assert state_of(lane) is LaneState.OPEN
+
+
+@pytest.mark.parametrize(("jobs", "outage_s"), [(1, 600), (2, 600), (8, 600), (8, 7200)], ids=str)
+def test_a_service_that_is_down_for_minutes_charges_nobody_and_every_job_is_done(
+    jobs: int, outage_s: float, lane: Lane, clock: Clock
+) -> None:
+    """Simulated: each attempt takes 0.1 s; as many run at once as the lane allows."""
+    up_at_s = clock.now_s + outage_s
+    due = {f"job {number}": clock.now_s for number in range(jobs)}
+    attempts = 0
+    while due:
+        ready = [job for job in due if due[job] <= clock.now_s and job != lane.last_probe] or [
+            job for job in due if due[job] <= clock.now_s
+        ]
+        started = ready[: lane.allows(free=8, running=0)]
+        for job in started:
+            lane.began(job)
+        clock.now_s += 0.1
+        for job in started:
+            attempts += 1
+            if clock.now_s >= up_at_s:
+                lane.succeeded(job)
+                del due[job]
+            else:
+                fault = lane.failed(job, ServiceError("503"))
+                assert fault is not Fault.JOB
+                due[job] = clock.now_s + (lane.pause_s(job) if fault is Fault.UNKNOWN else 0)
+    assert clock.now_s < up_at_s + 2 * PROBE_MAX_S
+    assert attempts < jobs + 4 * (outage_s / PROBE_MAX_S + 10)
+
+
+def test_of_a_service_that_fails_half_of_the_time_few_jobs_are_given_up() -> None:
+    """Simulated: 8 at once, 5 attempts, each fails with probability 1/2. Bare counting would give up 1 in 32."""
+    chance, clock = random.Random(1), Clock()
+    lane = Lane(now_s=clock, uniform=lambda low, high: high)
+    given_up = 0
+    charges = Counter[str]()
+    waiting = [f"job {number}" for number in range(2000)]
+    while waiting:
+        clock.now_s += lane.waits_s + 0.001
+        started, waiting = waiting[: lane.allows(free=8, running=0)], waiting[lane.allows(free=8, running=0) :]
+        for job in started:
+            lane.began(job)
+        for job in started:
+            if chance.random() < 0.5:
+                lane.succeeded(job)
+                continue
+            charges[job] += lane.failed(job, ServiceError("500")) is Fault.JOB
+            if charges[job] == 5:
+                given_up += 1
+                lane.forget(job)
+            else:
+                waiting.append(job)
+    assert given_up < 2000 / 32
+
+
+@pytest.mark.parametrize(
+    ("error", "of_service"),
+    [
+        (ServiceError("500"), True),
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (socket.gaierror(socket.EAI_AGAIN, "try again"), True),
+        (OSError(errno.EHOSTUNREACH, "no route"), True),
+        (FileNotFoundError(errno.ENOENT, "the document"), False),
+        (PermissionError(errno.EACCES, "the document"), False),
+        (OSError(errno.ENOSPC, "full"), False),
+        (ValueError("bad document"), False),
+    ],
+)
+def test_errors_of_the_network_are_the_services_and_those_of_files_the_jobs(
+    error: Exception, of_service: bool, lane: Lane
+) -> None:
+    assert is_of_service(error) is of_service
+    assert (lane.failed("a", error) is Fault.JOB) is not of_service
+
+
+def test_what_is_remembered_of_failing_jobs_is_bounded(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("journeyman.todo.lane.FAILING_MAX", 5)
+    for number in range(50):
+        lane.failed(f"job {number}", ServiceError("500"))
+        lane.succeeded("other")
+    assert len(lane._unknown) <= 5
+    assert len(lane._successes_seen) <= 5
 
 
 def test_while_it_is_down_one_probe_runs_at_a_time_with_growing_pauses_and_nobody_is_charged(
@@ -108,7 +256,7 @@ def test_while_it_is_down_one_probe_runs_at_a_time_with_growing_pauses_and_nobod
     assert pauses[:4] == [1, 2, 4, 8]
     assert pauses[-1] == PROBE_MAX_S
     clock.now_s += lane.waits_s
-    lane.succeeded()
+    lane.succeeded("other")
     assert (state_of(lane), lane.reason) == (LaneState.OPEN, None)
 
 
@@ -128,7 +276,7 @@ def test_a_service_that_nothing_reaches_is_never_the_jobs_fault(lane: Lane) -> N
 def test_a_wrong_key_stops_the_lane_until_it_is_resumed(lane: Lane, clock: Clock) -> None:
     assert lane.failed("a", Unauthorized("401")) is Fault.SERVICE
     clock.now_s += 1e9
-    lane.succeeded()
+    lane.succeeded("other")
     assert state_of(lane) is LaneState.STOPPED
     assert str(lane.reason) == "Unauthorized: 401"
     assert lane.allows(free=5, running=0) == 0

@@ -88,6 +88,7 @@ class Performer:
         if self.draining:
             await self._release(attempt, "its process was stopping")
             return
+        self._lane.began(attempt.id)
         try:
             answer = await self._perform(attempt)
         except BaseException as error:
@@ -100,7 +101,7 @@ class Performer:
         if answer is not None and not isinstance(answer, Command):
             await self._park(attempt, f"perform returned {type(answer).__name__}, which is no command: mend it, retry")
             return
-        self._lane.succeeded()
+        self._lane.succeeded(attempt.id)
         await self._record_answer(attempt, answer)
 
     # Beginning.
@@ -211,6 +212,8 @@ class Performer:
         elif fault is Fault.SERVICE:
             # The lane's own pause says when the service is tried again; the job goes on as soon as it may.
             await self._release(attempt, describe(error))
+        elif fault is Fault.UNKNOWN:
+            await self._release(attempt, describe(error), retry_after_s=self._lane.pause_s(attempt.id))
         elif isinstance(error, GiveUp) or attempt.number >= self._worker.retry.attempts:
             await self._give_up(attempt, error)
         else:
@@ -218,6 +221,7 @@ class Performer:
             await self._finish(JobFailed(fence=attempt.fence, error=describe(error), retry_after_s=pause_s), attempt)
 
     async def _give_up(self, attempt: Attempt[Any], error: BaseException) -> None:
+        self._lane.forget(attempt.id)
         try:
             answer = self._worker.give_up(attempt, error)
             if answer is not None and not isinstance(answer, Command):
@@ -236,8 +240,8 @@ class Performer:
         """The attempt is cancelled from here: nobody knows what it has done."""
         await (self._park(attempt, f"{CUT_OFF}: {reason}") if self._parks else self._release(attempt, reason))
 
-    async def _release(self, attempt: Attempt[Any], reason: str) -> None:
-        await self._finish(JobReleased(fence=attempt.fence, reason=reason), attempt)
+    async def _release(self, attempt: Attempt[Any], reason: str, *, retry_after_s: float = 0.0) -> None:
+        await self._finish(JobReleased(fence=attempt.fence, reason=reason, retry_after_s=retry_after_s), attempt)
 
     async def _park(self, attempt: Attempt[Any], reason: str) -> None:
         await self._finish(JobFailed(fence=attempt.fence, error=reason, retry_after_s=None), attempt)

@@ -2,10 +2,16 @@
 
 One lane for each to-do worker in each process. A service that asks for a pause gets it; one that is down is tried
 with one probe at a time; one that refuses the key is left alone. What fails meanwhile is charged to no job.
+
+An error that looks like the service's, such as a 500 or a timeout, is charged to a job only on evidence that the
+service works: another job has succeeded since this one's last failure, or since its attempt began. Without evidence,
+nobody knows whose fault it is, and the job is tried again after pauses that grow, however often that takes.
 """
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -31,6 +37,24 @@ PAUSE_LEAST_FIRST_S: Final = 0.05
 PAUSE_LEAST_MAX_S: Final = 60.0
 
 
+#: Of how many jobs it is remembered when they failed: more than can fail side by side and be tried again.
+FAILING_MAX: Final = 10_000
+
+#: Errors of the operating system that say something of the network, and nothing of the job.
+NETWORK_ERRNOS: Final = frozenset(
+    {
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENETRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENOTCONN,
+        errno.EADDRNOTAVAIL,
+        errno.ETIMEDOUT,
+    }
+)
+
+
 class LaneState(Enum):
     """What a lane lets through."""
 
@@ -41,10 +65,11 @@ class LaneState(Enum):
 
 
 class Fault(Enum):
-    """Whose fault a failed attempt is: the job's, which is charged, or the service's, which is not."""
+    """Whose fault a failed attempt is: the job's, which is charged; the service's, or nobody knows, which is not."""
 
     JOB = "job"
     SERVICE = "service"
+    UNKNOWN = "unknown"
 
 
 class Lane:
@@ -60,6 +85,11 @@ class Lane:
         self._uniform = uniform
         self._until_s = 0.0
         self._failed_jobs: set[str] = set()
+        self._successes = 0
+        #: How many successes there were when the attempt began, or, if it failed before, at its last failure.
+        self._successes_seen: dict[str, int] = {}
+        #: For how many failures in a row nobody knew whose fault they were.
+        self._unknown: dict[str, int] = {}
         self._probes = 0
         self._limits = 0
         self._down = False
@@ -91,8 +121,14 @@ class Lane:
             return min(free, 1) if running == 0 else 0
         return 0
 
-    def succeeded(self) -> None:
+    def began(self, job: str) -> None:
+        """An attempt at the job begins."""
+        self._successes_seen.setdefault(job, self._successes)
+
+    def succeeded(self, job: str) -> None:
         """An attempt came back with a result: the service works."""
+        self._successes += 1
+        self.forget(job)
         self._failed_jobs.clear()
         self._down = False
         self._probes = self._limits = 0
@@ -113,15 +149,25 @@ class Lane:
         if isinstance(error, Unavailable):
             self._go_down(job, error)
             return Fault.SERVICE
-        if isinstance(error, ServiceError | TimeoutError | OSError):
+        if is_of_service(error):
             return self._service_failed(job, error)
         return Fault.JOB
+
+    def pause_s(self, job: str) -> float:
+        """How long a job should wait whose failure may be the service's fault or its own, in seconds."""
+        return draw_pause_s(PROBE_FIRST_S, PROBE_FACTOR, PROBE_MAX_S, self._unknown.get(job, 1), self._uniform)
+
+    def forget(self, job: str) -> None:
+        """The job is over, or parked."""
+        self._successes_seen.pop(job, None)
+        self._unknown.pop(job, None)
 
     def resume(self) -> None:
         """Somebody mended it: let everything through."""
         self._until_s = 0.0
         self._stopped = self._down = False
         self._failed_jobs.clear()
+        self._unknown.clear()
         self._probes = self._limits = 0
         self.reason = None
 
@@ -135,12 +181,24 @@ class Lane:
         if self._down:
             self._go_down(job, error)
             return Fault.SERVICE
-        # One document that always fails must not hold the lane: only different jobs in a row open it.
+        others_succeed = self._successes > self._successes_seen.get(job, self._successes)
+        self._successes_seen[job] = self._successes
+        if others_succeed:
+            self._unknown.pop(job, None)
+            return Fault.JOB
+        # One document that always fails must not hold the lane: only different jobs in a row open the breaker.
         self._failed_jobs.add(job)
         if len(self._failed_jobs) >= JOBS_TO_OPEN:
             self._go_down(job, error)
             return Fault.SERVICE
-        return Fault.JOB
+        self._unknown[job] = self._unknown.get(job, 0) + 1
+        self._forget_oldest()
+        return Fault.UNKNOWN
+
+    def _forget_oldest(self) -> None:
+        for jobs in (self._unknown, self._successes_seen):
+            while len(jobs) > FAILING_MAX:
+                del jobs[next(iter(jobs))]
 
     def _go_down(self, job: str, error: BaseException) -> None:
         if self._now_s() < self._until_s and self._down:
@@ -153,3 +211,12 @@ class Lane:
     def _pause(self, seconds: float, error: BaseException) -> None:
         self._until_s = max(self._until_s, self._now_s() + min(seconds, PAUSE_MAX_S))
         self.reason = describe(error)
+
+
+def is_of_service(error: BaseException) -> bool:
+    """Whether the error is one that services and networks make; other errors of the system, like a missing file, are
+    the job's own.
+    """
+    if isinstance(error, ServiceError | TimeoutError | ConnectionError | socket.gaierror):
+        return True
+    return isinstance(error, OSError) and error.errno in NETWORK_ERRNOS
