@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
@@ -24,8 +23,8 @@ def sizes(short: Any, full: Any) -> pytest.MarkDecorator:
     )
 
 
-async def finish(lab: Lab, *, but: Sequence[str] = (), **options: Any) -> None:
+async def finish(lab: Lab, **options: Any) -> None:
     """Let one process do what is left, undisturbed."""
     process = await lab.start(**options)
-    await lab.until_done(but=but)
+    await lab.until_done()
     assert await lab.end(process) == 0

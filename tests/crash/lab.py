@@ -38,6 +38,9 @@ ROOT: Final = Path(__file__).parent.parent.parent
 REPORT: Final = os.environ.get("JOURNEYMAN_CRASH_REPORT")
 SEED: Final = int(os.environ.get("JOURNEYMAN_CRASH_SEED") or random.randrange(10**6))
 
+#: The messages after which nothing more is done for a question by itself.
+ENDS: Final = ("questions/answer", "questions/fail", "journeyman/job-parked")
+
 #: Keys, and what they are about.
 Questions = list[tuple[str, str]]
 
@@ -195,20 +198,20 @@ class Lab:
         finally:
             await store.close()
 
-    async def until_done(self, *, but: Sequence[str] = (), timeout_s: float = PATIENCE_S) -> None:
-        """Return when every question that was acknowledged has its answer, but for these."""
-        wanted = self.acknowledged.keys() - set(but)
+    async def until_done(self, *, timeout_s: float = PATIENCE_S) -> None:
+        """Return when every question that was acknowledged has its answer, or is parked."""
+        wanted = set(self.acknowledged)
         store = await open_store(self.url)
         try:
-            answered: set[str | None] = set()
+            done: set[str | None] = set()
             position = 0
             async with asyncio.timeout(timeout_s):
-                while not wanted <= answered:
+                while not wanted <= done:
                     await store.log.wait(position, 1.0)
                     for record in await store.log.read(position, 1000):
                         position = record.position
-                        if record.name in ("questions/answer", "questions/fail"):
-                            answered.add(record.subject)
+                        if record.name in ENDS:
+                            done.add(record.subject)
         finally:
             await store.close()
 

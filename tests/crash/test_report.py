@@ -16,16 +16,17 @@ from tests.crash.report import BEGIN, END, main
 PROMISES = Findings.__struct_fields__[: Findings.__struct_fields__.index("acknowledged")]
 
 
-def line(**counts: int) -> dict[str, Any]:
-    found = Findings(acknowledged=1200, jobs=1200, **counts)
+def line(**found: int) -> dict[str, Any]:
+    findings = Findings(acknowledged=1200, jobs=1200, **found)
     told: dict[str, Any] = {
         "experiment": "kill -9",
         "seed": 7,
         "fired": 1000,
         "fault": "processes killed",
-        "broken": found.broken,
+        "broken": findings.broken,
     }
-    return told | msgspec.to_builtins(found)
+    counts: dict[str, Any] = msgspec.to_builtins(findings)
+    return told | counts
 
 
 def reported(place: Path, *lines: dict[str, Any]) -> str:
