@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from journeyman import App, Fenced, GiveUp, NotFound, Rejected, Retry, ServiceError
+from journeyman import App, Fenced, GiveUp, NotFound, Rejected, Retry
 from journeyman.examples.blog.posts import (
     CreatePost,
     DeletePost,
@@ -267,13 +267,13 @@ async def test_requests_without_an_answer_are_found_in_the_log_at_the_start(
 
 async def test_a_failed_summary_can_be_asked_for_again_by_hand(app: App, summarizer: HeldSummarizer) -> None:
     def fail(content: str) -> str:
-        raise ServiceError("500 from the service")
+        raise ValueError("a text that nobody can read")
 
     good, summarizer.answer = summarizer.answer, fail
     summarizer.release.set()
     await app.execute(create())
     post = await summary_is(app, "p1", "failed")
-    assert post.summary_error == "500 from the service (attempt 3 of 3)"
+    assert post.summary_error == "a text that nobody can read (attempt 3 of 3)"
     assert (await names_of(app))["journeyman/job-failed"] == 2
 
     summarizer.answer = good
