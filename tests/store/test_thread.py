@@ -111,3 +111,18 @@ async def test_the_end_does_not_wait_for_a_stuck_thread() -> None:
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+async def test_what_can_not_be_closed_is_told_and_the_rest_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+
+    def fail() -> None:
+        raise OSError("the disk is gone")
+
+    thread = Thread("driver")
+    thread.closing.callback(closed.append, "first opened")
+    thread.closing.callback(fail)
+    thread.closing.callback(closed.append, "last opened")
+    await thread.end(timeout_s=PATIENCE_S)
+    assert closed == ["last opened", "first opened"]
+    assert "driver did not close cleanly: the disk is gone" in caplog.text

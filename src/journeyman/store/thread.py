@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -11,6 +12,8 @@ from queue import SimpleQueue
 from typing import Any, TypeVar, TypeVarTuple
 
 from journeyman.errors import NotReady
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -59,9 +62,16 @@ class Thread:
         with self._gate:
             first, self._ended = not self._ended, True
         if first:
-            self._queue.put(self.closing.close)
+            self._queue.put(self._close)
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join, timeout_s)
+
+    def _close(self) -> None:
+        """Close everything. What fails then loses nothing: what was committed is committed, wherever it stands."""
+        try:
+            self.closing.close()
+        except Exception as error:  # noqa: BLE001  # nobody is there to meet the driver's error, whatever it is
+            logger.warning("%s did not close cleanly: %s", self._thread.name, error)
 
     def _put(self, function: Callable[[], object]) -> None:
         with self._gate:
