@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import random
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -137,6 +139,26 @@ class Lab:
         sys.stderr.write(self.said)
         return code
 
+    async def stop(self, processes: Sequence[Process]) -> None:
+        """Stop processes in the middle of whatever they do, but for an append: its lock would keep everybody out."""
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+            while not self._lock_is_free():
+                process.send_signal(signal.SIGCONT)
+                await asyncio.sleep(0.001)
+                process.send_signal(signal.SIGSTOP)
+                self.fired["stopped within an append"] += 1
+
+    def _lock_is_free(self) -> bool:
+        """Whether no process holds the writers' lock, or gives it back soon."""
+        with open(f"{self.url.removeprefix('sqlite:///')}-lock", "rb") as file:
+            for _ in range(20):
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return True
+                time.sleep(0.005)  # Shorter than what counts as blocking; a signal needs its moment, too.
+        return False
+
     async def close(self) -> None:
         for process in list(self._processes):
             await self.kill(process)
@@ -205,7 +227,7 @@ class Lab:
         try:
             done: set[str | None] = set()
             position = 0
-            async with asyncio.timeout(timeout_s):
+            async with self._limit(timeout_s):
                 while not wanted <= done:
                     await store.log.wait(position, 1.0)
                     for record in await store.log.read(position, 1000):
@@ -228,9 +250,21 @@ class Lab:
 
     async def until_called(self, keys: Sequence[str], count: int) -> None:
         """Return when the service was called for so many of the jobs."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with self._limit(PATIENCE_S):
             while sum(self.calls[key] > 0 for key in keys) < count:  # noqa: ASYNC110  # a count sets no event
                 await asyncio.sleep(0.01)
+
+    @asynccontextmanager
+    async def _limit(self, timeout_s: float) -> AsyncIterator[None]:
+        """What does not come in time is told with the end of the log, and with what the processes are saying."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError:
+            for record in (await self.records())[-50:]:
+                sys.stderr.write(f"{record.position} {record.name} {record.subject} {record.body.decode()}\n")
+            await self.close()
+            raise
 
     async def findings(self, *, make: Callable[..., App] = make_app, **options: Any) -> Findings:
         """What the log says; the log itself has to be whole, and to be applied by everybody in the same way."""

@@ -95,14 +95,14 @@ def die() -> None:
 
 
 class Countdown:
-    """Kills the process at the n-th time."""
+    """Kills the process at the n-th time; several may come together."""
 
     def __init__(self, nth: int) -> None:
         self._left = nth
 
-    def tick(self) -> None:
-        self._left -= 1
-        if self._left == 0:
+    def tick(self, times: int = 1) -> None:
+        self._left -= times
+        if self._left <= 0 < self._left + times:
             die()
 
 
@@ -113,12 +113,12 @@ class KillingLog:
         self._log, self._when, self._name, self._countdown = log, when, name, countdown
 
     async def append(self, records: Sequence[Record], *, after: int) -> None:
-        hit = any(record.name == self._name for record in records)
-        if hit and self._when == "before":
-            self._countdown.tick()
+        hits = sum(record.name == self._name for record in records)
+        if self._when == "before":
+            self._countdown.tick(hits)
         await self._log.append(records, after=after)
-        if hit and self._when == "after":
-            self._countdown.tick()
+        if self._when == "after":
+            self._countdown.tick(hits)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)

@@ -20,6 +20,7 @@ COLUMNS: Final = {
     "acknowledged": "acknowledged",
     "jobs": "jobs",
     "attempts": "attempts",
+    "takeovers": "instances_lost",
     "calls repeated": "calls_repeated",
     "lost": "lost",
     "doubled": "doubled",
@@ -29,8 +30,13 @@ COLUMNS: Final = {
 #: What must not be and has no column of its own is added up in this one.
 OTHERS: Final = "other breaks"
 
-#: What only some experiments measure.
-MEASURED: Final = ("share", "longest_wait_s", "commands_per_s", "deploys")
+#: What only some experiments measure, with the words for it.
+MEASURED: Final = {
+    "share": "of the mean had the slowest",
+    "longest_wait_s": "s was the longest wait",
+    "late_outcomes": "late outcomes refused",
+    "deploys": "deploys",
+}
 
 
 def main(source: Path, *, document: Path | None = None) -> None:
@@ -47,9 +53,8 @@ def main(source: Path, *, document: Path | None = None) -> None:
 def summary(line: dict[str, Any]) -> str:
     """One line for people."""
     counts = ", ".join(f"{line[field]:,} {head}" for head, field in COLUMNS.items())
-    measured = "".join(f", {name} {line[name]:,}" for name in MEASURED if name in line)
     found = f"; BROKEN: {line['broken']}" if line["broken"] else ""
-    return f"{line['experiment']}: {line['fired']:,} {line['fault']}; {counts}{measured}; seed {line['seed']}{found}"
+    return f"{line['experiment']}: {_fired(line)}; {counts}; seed {line['seed']}{found}"
 
 
 def rows(lines: Iterable[dict[str, Any]]) -> list[str]:
@@ -74,8 +79,13 @@ def replaced(text: str, table: str) -> str:
 
 def _cells(line: dict[str, Any]) -> list[str]:
     others = sum(count for name, count in line["broken"].items() if name not in COLUMNS.values())
-    fired = f"{line['fired']:,} {line['fault']}"
-    return [line["experiment"], fired, *(f"{line[field]:,}" for field in COLUMNS.values()), str(others)]
+    return [line["experiment"], _fired(line), *(f"{line[field]:,}" for field in COLUMNS.values()), str(others)]
+
+
+def _fired(line: dict[str, Any]) -> str:
+    """How often the fault happened, and what was measured by the way."""
+    measured = "".join(f"; {line[name]:,} {words}" for name, words in MEASURED.items() if name in line)
+    return f"{line['fired']:,} {line['fault']}{measured}"
 
 
 def _row(cells: Iterable[str]) -> str:

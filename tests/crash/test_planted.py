@@ -37,8 +37,7 @@ async def test_processes_that_ignore_fences_are_found(lab: Lab) -> None:
     questions = questions_of("q", 16, subjects=1000)
     await lab.put(questions)
     await lab.until_called([key for key, _ in questions], 15)
-    for zombie in zombies:
-        zombie.send_signal(signal.SIGSTOP)
+    await lab.stop(zombies)
     await lab.start(planted="ignore fences")
     await asyncio.sleep(2 * TAKEOVER_S)
     await lab.until_done()

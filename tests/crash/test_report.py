@@ -43,7 +43,7 @@ def test_the_table_takes_the_place_of_the_old_one(tmp_path: Path, capsys: pytest
     text = reported(tmp_path, line(), line())
     assert text.startswith(f"before\n{BEGIN}\n\n| experiment ")
     assert text.endswith(f"\n\n{END}\nafter\n")
-    assert text.count("| kill -9 | 1,000 processes killed | 1,200 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 |") == 2
+    assert text.count("| kill -9 | 1,000 processes killed | 1,200 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |") == 2
     assert "old" not in text
     assert capsys.readouterr().out.count("kill -9: 1,000 processes killed; 1,200 acknowledged") == 2
 

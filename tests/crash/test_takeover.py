@@ -23,8 +23,7 @@ async def test_zombies(size: tuple[int, int], lab: Lab) -> None:
         questions = questions_of(f"z{number}-", 8 * at_once, subjects=1000)
         await lab.put(questions)
         await lab.until_called([key for key, _ in questions], 8 * at_once - 1)
-        for zombie in zombies:
-            zombie.send_signal(signal.SIGSTOP)
+        await lab.stop(zombies)
         other = await lab.start()
         await asyncio.sleep(3 * TAKEOVER_S)
         await lab.until_done()
@@ -37,11 +36,18 @@ async def test_zombies(size: tuple[int, int], lab: Lab) -> None:
         for zombie in zombies:
             assert await lab.end(zombie) == 0
     findings = await lab.findings()
-    stopped = at_once * rounds
-    report("SIGSTOP for three takeover times", lab, findings, fired=stopped, fault="processes stopped")
+    stopped, late = at_once * rounds, lab.fired["late outcomes"]
+    report(
+        "SIGSTOP for three takeover times",
+        lab,
+        findings,
+        fired=stopped,
+        fault="processes stopped",
+        late_outcomes=late,
+    )
     assert findings.broken == {}
-    assert findings.instances_lost == stopped
-    assert lab.fired["late outcomes"] > 0, "no zombie brought anything late"
+    assert findings.instances_lost >= stopped
+    assert late > 0, "no zombie brought anything late"
 
 
 @sizes(1, 10)
