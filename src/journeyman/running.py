@@ -110,7 +110,13 @@ class Running:
         await self.membership.start()
         for todo in parts.todo_workers:
             runner = TodoRunner(
-                todo, self.executor, parts.catalog, self.replica.messages, self.membership.process, timing=parts.timing
+                todo,
+                self.executor,
+                parts.catalog,
+                self.replica.messages,
+                self.membership.process,
+                self.store.keys,
+                timing=parts.timing,
             )
             self._runners[todo.name] = runner
             await self._supervise(runner, None, Schedule())

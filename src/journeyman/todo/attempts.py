@@ -39,14 +39,19 @@ START_TOLD_S: Final = 0.5
 
 
 class Running:
-    """An attempt that runs here. `fence` is None until its start is recorded; `over` when the state has ended it."""
+    """An attempt that runs here.
 
-    __slots__ = ("fence", "over", "row", "task")
+    `fence` is None until its start is recorded; `over` when the state has ended it; `has_leave` when it counts for the
+    limit that all processes share.
+    """
+
+    __slots__ = ("fence", "has_leave", "over", "row", "task")
 
     def __init__(self, row: JobRow) -> None:
         self.row = row
         self.fence: int | None = None
         self.over = False
+        self.has_leave = False
         self.task: asyncio.Task[None] | None = None
 
 

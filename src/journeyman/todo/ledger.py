@@ -57,6 +57,8 @@ class JobLedger:
     def __init__(self, workers: Iterable[TodoWorker]) -> None:
         self._worker_names: dict[str, str] = {}
         self._reaction_names: dict[tuple[str, str], str] = {}
+        #: How many attempts each worker may have under way, in all processes together.
+        self._totals: dict[str, int | None] = {}
         self._openers: dict[type[Command], list[tuple[str, Callable[[Message[Any]], Any]]]] = {}
         self._enders: dict[type[Command], list[tuple[str, Callable[[Message[Any]], Any]]]] = {}
         for worker in workers:
@@ -94,6 +96,7 @@ class JobLedger:
             if name in self._worker_names:
                 raise DefinitionError(f"Two to-do workers are named {name}: a name belongs to one worker for ever.")
             self._worker_names[name] = worker.name
+        self._totals[worker.name] = worker.concurrency_total
         for reaction in worker.reactions:
             for name in (reaction.name, *reaction.former_names):
                 self._reaction_names[worker.name, name] = reaction.name
@@ -145,6 +148,9 @@ class JobLedger:
             raise Rejected(f"{row.worker} is paused.")
         if is_kept_back(state, row):
             raise Rejected(f"Another job about {row.subject} is under way.")
+        total = self._totals[row.worker]
+        if total is not None and state.jobs.count("due", row.worker, "running") >= total:
+            raise Rejected(f"{row.worker} has {total} attempts under way, as many as it may have.")
 
     def _judge_park(self, state: JobsState, body: JobParked) -> None:
         row = self._judge_job(state, body)

@@ -11,6 +11,7 @@ from journeyman.errors import NotRunning
 from journeyman.executor import Executor
 from journeyman.feature import Catalog
 from journeyman.follower import MessageSource
+from journeyman.store.base import KeyValue
 from journeyman.tables import AppState
 from journeyman.timing import Timing
 from journeyman.todo.attempts import Performer, Running
@@ -19,6 +20,7 @@ from journeyman.todo.choice import Choice, Slots, choose
 from journeyman.todo.jobs import JobParked, JobReleased, JobRow
 from journeyman.todo.lane import PROBE_MAX_S, Lane, LaneState
 from journeyman.todo.ledger import jobs_state
+from journeyman.todo.limiter import Limiter
 from journeyman.todo.process import Process
 from journeyman.todo.reactor import Reactor
 from journeyman.todo.recorder import TROUBLE_FIRST_S, TROUBLE_MAX_S, Recorder
@@ -45,6 +47,7 @@ class TodoRunner:
         catalog: Catalog,
         messages: MessageSource,
         process: Process,
+        keys: KeyValue,
         *,
         timing: Timing,
     ) -> None:
@@ -63,6 +66,13 @@ class TodoRunner:
             Reactor(worker, reaction, executor, catalog, messages, self._recorder, now_s=now_s, uniform=uniform)
             for reaction in worker.reactions
         ]
+        self._limiter = (
+            Limiter(keys, worker.name, worker.requests_per_minute, now_us=timing.now_us)
+            if worker.requests_per_minute is not None
+            else None
+        )
+        #: Attempts that had leave to begin and were not recorded: another process was first.
+        self._unused = 0
         self._running: dict[str, Running] = {}
         self._resumed_at = 0
         self._next_due_s: float | None = None
@@ -150,12 +160,21 @@ class TodoRunner:
             assert row.fence is not None
             released = JobReleased(fence=row.fence, reason="its process does not run it", retry_after_s=STRAY_RETRY_S)
             self._spawn(Running(row), self._recorder.finish(released))
-        for row in choice.start:
+        for row in choice.start[: await self._granted(len(choice.start))]:
             self._start(row)
+
+    async def _granted(self, wanted: int) -> int:
+        """How many of so many attempts may begin, by the limit that all processes share."""
+        if self._limiter is None:
+            return wanted
+        unused, self._unused = self._unused, 0
+        if unused:
+            await self._limiter.give_back(unused)
+        return await self._limiter.take(wanted) if wanted else 0
 
     def _choose(self, state: AppState, instance: str, now_us: int) -> Choice:
         fences = {job: running.fence for job, running in self._running.items()}
-        free = self.lane.allows(free=self.worker.concurrency - len(fences), running=len(fences))
+        free = self.lane.allows(free=self._free(state, len(fences)), running=len(fences))
         probing = self.lane.state is LaneState.PROBING
         slots = Slots(
             free=free if self._process.ready and self._trouble.waits_s == 0 else 0,
@@ -164,6 +183,13 @@ class TodoRunner:
             pause_max_us=round((self.worker.retry.max_s + PROBE_MAX_S) * 1_000_000),
         )
         return choose(jobs_state(state), self.name, instance, fences, slots=slots, now_us=now_us)
+
+    def _free(self, state: AppState, running: int) -> int:
+        """How many attempts may run beside those that do, here and in all processes."""
+        free, total = self.worker.concurrency - running, self.worker.concurrency_total
+        if total is not None:
+            free = min(free, total - jobs_state(state).jobs.count("due", self.name, "running"))
+        return max(0, free)
 
     def _start(self, row: JobRow) -> None:
         running = Running(row)
@@ -174,6 +200,7 @@ class TodoRunner:
             return
         if row.suspect:
             self._process.suspect = (row.worker, row.job)
+        running.has_leave = True
         self._spawn(running, self._performer.run(running))
 
     def _spawn(self, running: Running, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -189,6 +216,7 @@ class TodoRunner:
 
     def _ended(self, running: Running, task: asyncio.Task[None]) -> None:
         del self._running[running.row.job]
+        self._unused += running.has_leave and running.fence is None
         self._process.ended((running.row.worker, running.row.job))
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, NotRunning):
             logger.error("%s %s: the attempt was left open", self.name, running.row.job, exc_info=error)
@@ -205,7 +233,9 @@ class TodoRunner:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        pauses = (self.lane.waits_s, self._trouble.waits_s, *(reactor.backoff.waits_s for reactor in self._reactors))
+        pauses = [self.lane.waits_s, self._trouble.waits_s, *(reactor.backoff.waits_s for reactor in self._reactors)]
+        if self._limiter is not None:
+            pauses.append(self._limiter.waits_s)
         waits = [pause for pause in pauses if pause > 0]
         if self._next_due_s is not None:
             waits.append(self._next_due_s)

@@ -119,6 +119,9 @@ class TodoWorker:
     Attributes:
         name: `feature/words`, fixed for ever; in `former_names` when it changes.
         concurrency: how many attempts run at once in one process.
+        concurrency_total: how many run at once in all processes together; None for no such limit.
+        requests_per_minute: how many attempts begin in any 60 seconds in all processes together, for services that
+            count; a tenth of them may begin at once. None for no such limit.
         timeout_s: how long an attempt may take.
         retry: how often and after which pauses a job is tried.
         after_crash: "retry", or "park" for effects that must not be repeated: a job whose attempt was cut off, by the
@@ -128,6 +131,8 @@ class TodoWorker:
     name: ClassVar[str]
     former_names: ClassVar[Sequence[str]] = ()
     concurrency: ClassVar[int] = 8
+    concurrency_total: ClassVar[int | None] = None
+    requests_per_minute: ClassVar[int | None] = None
     timeout_s: ClassVar[float] = 60.0
     retry: ClassVar[Retry] = Retry()
     after_crash: ClassVar[Literal["retry", "park"]] = "retry"
@@ -192,6 +197,9 @@ def check_worker(worker: TodoWorker) -> None:
         raise DefinitionError(f"{where} does nothing: give it a method with @opens, or one with @reacts.")
     if cls.concurrency < 1 or cls.timeout_s <= 0:
         raise DefinitionError(f"{where}: concurrency must be at least 1, and timeout_s above 0.")
+    for limit in ("concurrency_total", "requests_per_minute"):
+        if (value := getattr(cls, limit)) is not None and value < 1:
+            raise DefinitionError(f"{where}: {limit} is {value}; it must be at least 1, or None for no limit.")
     for method in (*(name for name, _ in (*cls.openers, *cls.enders)), "give_up"):
         if inspect.iscoroutinefunction(getattr(cls, method)):
             raise DefinitionError(f"{where}.{method} is `async def`; what it returns is needed at once: make it `def`.")

@@ -1,0 +1,156 @@
+"""A limit on attempts a minute holds in every minute, over all processes, whatever their clocks do."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from journeyman import App, DefinitionError
+from journeyman.errors import NotReady
+from journeyman.store.base import Entry
+from journeyman.store.memory import MemoryKeys, MemoryStore
+from journeyman.todo.ledger import jobs_state
+from journeyman.todo.limiter import MINUTE_US, Limiter
+from tests.todo.desk import Ask, Desk, answered, desk, log_of, make, running, until
+from tests.todo.test_runner import Held
+
+
+class Clock:
+    now_us = 1_700_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+def most_in_a_minute(begun: list[int]) -> int:
+    """The most attempts in any 60 seconds; `begun` are times in order."""
+    return max((bisect_left(begun, start + MINUTE_US) - number for number, start in enumerate(begun)), default=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    per_minute=st.sampled_from([1, 2, 7, 10, 60, 600]),
+    steps=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 20), st.sampled_from([0, 1, 1000, 300_000, 5_000_000, 61_000_000])),
+        max_size=80,
+    ),
+)
+def test_no_minute_has_more_than_the_limit_however_processes_ask(
+    per_minute: int, steps: list[tuple[int, int, int]]
+) -> None:
+    async def ask() -> list[int]:
+        keys, clock, begun = MemoryKeys(), Clock(), []
+        limiters = [Limiter(keys, "w", per_minute, now_us=clock) for _ in range(3)]
+        for process, count, pause_us in steps:
+            clock.now_us += pause_us
+            begun += [clock.now_us] * await limiters[process].take(count)
+        return begun
+
+    assert most_in_a_minute(asyncio.run(ask())) <= per_minute
+
+
+@pytest.mark.parametrize("per_minute", [1, 2, 10, 60, 600])
+async def test_who_always_waits_as_told_gets_nearly_the_limit(per_minute: int) -> None:
+    clock, begun = Clock(), []
+    limiter = Limiter(MemoryKeys(), "w", per_minute, now_us=clock)
+    end_us = clock.now_us + 10 * MINUTE_US
+    while clock.now_us < end_us:
+        granted = await limiter.take(5)
+        begun += [clock.now_us] * granted
+        clock.now_us += round(limiter.waits_s * 1_000_000) if granted < 5 else 0
+    assert most_in_a_minute(begun) <= per_minute
+    assert len(begun) >= 0.85 * 10 * per_minute
+
+
+async def test_what_is_given_back_may_begin() -> None:
+    clock = Clock()
+    limiter = Limiter(MemoryKeys(), "w", 60, now_us=clock)
+    assert await limiter.take(10) == 6
+    assert await limiter.take(10) == 0
+    assert limiter.waits_s > 0
+    await limiter.give_back(2)
+    assert await limiter.take(10) == 2
+
+
+@pytest.mark.parametrize("jump_us", [60 * MINUTE_US, -60 * MINUTE_US], ids=["ahead", "back"])
+async def test_a_clock_that_jumps_an_hour_neither_blocks_nor_floods(jump_us: int) -> None:
+    clock = Clock()
+    limiter = Limiter(MemoryKeys(), "w", 60, now_us=clock)
+    before = await limiter.take(100)
+    clock.now_us += jump_us
+    at_once = await limiter.take(100)
+    assert before + at_once <= 2 * 6
+    clock.now_us += MINUTE_US
+    assert await limiter.take(100) == 6
+
+
+async def test_a_decision_that_can_not_be_made_is_made_later() -> None:
+    class Broken(MemoryKeys):
+        fails = True
+
+        async def get(self, key: str) -> Entry | None:
+            if self.fails:
+                raise NotReady("The disk is gone, on purpose.")
+            return await super().get(key)
+
+    keys, clock = Broken(), Clock()
+    limiter = Limiter(keys, "w", 60, now_us=clock)
+    assert await limiter.take(1) == 0
+    assert 0 < limiter.waits_s <= 1
+    keys.fails = False
+    assert await limiter.take(1) == 1
+
+
+async def test_a_value_that_makes_no_sense_grants_nothing_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    keys = MemoryKeys()
+    await keys.put("limits/w", b"not a number")
+    assert await Limiter(keys, "w", 60, now_us=Clock()).take(1) == 0
+    assert "limits/w" in caplog.text
+
+
+async def test_processes_together_begin_no_more_than_the_limit(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'desk.db'}"
+    limited = [make(requests_per_minute=60) for _ in range(3)]
+    async with (
+        running(limited[0], store=url) as app,
+        running(limited[1], store=url),
+        running(limited[2], store=url),
+    ):
+        await asyncio.gather(*(app.execute(Ask(key=str(number))) for number in range(30)))
+        began_s = asyncio.get_running_loop().time()
+        await until(app, answered(*map(str, range(6))))
+        await asyncio.sleep(2.5)
+        starts = await log_of(app, "journeyman/job-started")
+        took_s = asyncio.get_running_loop().time() - began_s
+        assert 6 < len(starts) <= 6 + took_s * 55 / 60 + 1
+
+
+async def test_processes_together_have_no_more_attempts_under_way_than_the_total() -> None:
+    store, helds = MemoryStore(), [Held(), Held()]
+    workers = [make(held, concurrency=8, concurrency_total=3) for held in helds]
+    async with running(workers[0], store=store) as app, running(workers[1], store=store) as other:
+        await asyncio.gather(*(app.execute(Ask(key=str(number))) for number in range(10)))
+        await until(app, lambda state: jobs_state(state).jobs.count("due", Desk.name, "running") == 3)
+        await asyncio.sleep(0.2)
+        assert len(await log_of(app, "journeyman/job-started")) == 3
+        for held in helds:
+            held.go.set()
+        await until(app, answered(*map(str, range(10))))
+        await until(other, answered(*map(str, range(10))))
+        most = now = 0
+        for record in await log_of(app, "journeyman/job-started", "desk/answer"):
+            now += 1 if record.name == "journeyman/job-started" else -1
+            most = max(most, now)
+        assert most == 3
+
+
+@pytest.mark.parametrize("limit", ["requests_per_minute", "concurrency_total"])
+def test_a_limit_below_1_is_refused(limit: str) -> None:
+    limited = type("Limited", (Desk,), {limit: 0})
+    with pytest.raises(DefinitionError, match=f"{limit} is 0"):
+        App(features=[desk], workers=[limited()])
