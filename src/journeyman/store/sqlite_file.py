@@ -38,6 +38,13 @@ SQLITE_VERSION_MIN = (3, 51, 3)
 #: How long to wait for foreign tools that lock the database, in milliseconds. Our own writers queue at the lock file.
 BUSY_TIMEOUT_MS = 5000
 
+#: The sizes of what stands before all frames of the WAL and before each (sqlite.org/fileformat2.html, 4.1).
+WAL_HEADER_BYTES = 32
+WAL_FRAME_HEADER_BYTES = 24
+
+#: How much of the WAL is held in memory at once when it is written again.
+COPY_BYTES = 1024 * 1024
+
 #: The message name that has an index of its own.
 SET_ASIDE = "journeyman/message-set-aside"
 
@@ -171,7 +178,7 @@ class Writer:
         try:
             # Under the lock, so that processes that start together don't create the store together.
             with self.turn:
-                self.connection = _connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+                self.connection = _connect_durably(path)
         except BaseException:
             self._news.close()
             self.turn.close()
@@ -356,6 +363,45 @@ def _connect(path: str, flags: int) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def _connect_durably(path: str) -> apsw.Connection:
+    """Open the file or create it, and make sure that all that can be read from it will survive a loss of power."""
+    connection = _connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    try:
+        _write_wal_again(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _write_wal_again(connection: apsw.Connection, path: str) -> None:
+    """Write the valid part of the WAL over itself, and sync it.
+
+    The first to open the file after a crash takes every whole commit in the WAL for done. But a process may have died
+    between writing one and syncing it, or after a sync that failed: such a commit was told to nobody, and is perhaps
+    in the kernel's cache only. Told now, as the receipt of a repeated idempotency key or by a query, it could be lost
+    with the power, and all that was appended behind it, too.
+    A sync alone would not help: after one that failed, Linux takes the pages for clean, and the next one succeeds
+    without them (lwn.net/Articles/752063). Writing makes them dirty again. While the process lives that is not needed:
+    SQLite does not count a commit whose sync failed, and writes the next one over it.
+    """
+    frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    if frames <= 0:
+        return
+    size = WAL_HEADER_BYTES + frames * (WAL_FRAME_HEADER_BYTES + _one(connection, "PRAGMA page_size"))
+    # The lock file keeps our writers out, the transaction those of other tools. Unlike the database, the WAL may be
+    # opened a second time: SQLite locks nothing in it.
+    connection.execute("BEGIN IMMEDIATE")
+    wal = apsw.VFSFile("", f"{path}-wal", [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0])
+    try:
+        for offset in range(0, size, COPY_BYTES):
+            wal.xWrite(wal.xRead(min(COPY_BYTES, size - offset), offset), offset)
+        wal.xSync(apsw.SQLITE_SYNC_FULL)
+    finally:
+        wal.xClose()
+        connection.execute("ROLLBACK")
 
 
 def _check_content(connection: apsw.Connection, path: str) -> bool:

@@ -1,0 +1,152 @@
+"""What was acknowledged survives every loss of power, also after a kill and after a sync that failed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import apsw
+import pytest
+
+from journeyman.receipts import Receipt
+from journeyman.store import sqlite_file
+from tests.crash.experiment import sizes
+from tests.crash.script import Script, lost_from, writer_of
+from tests.crash.vfs import Disk, Fault, faulty_disk
+
+#: How often a disk is accessed for one command, at most.
+ACCESSES_PER_COMMAND = 12
+
+
+class Losses:
+    """Loses the power before some accesses, chosen by chance, and keeps what each would leave."""
+
+    def __init__(self, disk: Disk, script: Script, folder: Path, number: int, seed: int) -> None:
+        self._disk, self._script, self._folder = disk, script, folder
+        self._chance = random.Random(seed)
+        self._moments = set(self._chance.sample(range(number * ACCESSES_PER_COMMAND // 2), number))
+        self._accesses = 0
+        self.left: list[tuple[Path, Mapping[str, Receipt]]] = []
+        disk.before = self._before
+
+    def _before(self, site: str) -> None:
+        if self._accesses in self._moments:
+            share = self._chance.choice((0.0, 0.5, 1.0))
+            told = dict(self._script.told)
+            left = self._disk.lose_power(
+                self._folder / f"loss-{len(self.left)}", reaches=lambda: self._chance.random() < share
+            )
+            self.left.append((left / "log.db", told))
+        self._accesses += 1
+
+
+async def losses_of(folder: Path, number: int, *, synchronous: int) -> tuple[int, int]:
+    """Lose the power that often; how many losses there were, and how many of them took something acknowledged."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201  # pytest shows it when the test fails
+    (folder / "running").mkdir()
+    script = Script(body_length=500)
+    with faulty_disk(seed=seed) as disk:
+        losses = Losses(disk, script, folder, number, seed)
+        store = await script.open(folder / "running" / "log.db")
+        assert store is not None
+        writer_of(store).connection.pragma("synchronous", synchronous)
+        keys = [f"q{n}" for n in range(number)]
+        await script.run(store, keys)
+        await store.close()
+    assert list(script.told) == keys
+    lost = [bool(await lost_from(path, told)) for path, told in losses.left]
+    return len(lost), sum(lost)
+
+
+@sizes(short=40, full=400)
+async def test_what_is_acknowledged_survives_every_loss_of_power(tmp_path: Path, size: int) -> None:
+    losses, lost = await losses_of(tmp_path, size, synchronous=2)
+    assert losses == size
+    assert lost == 0
+
+
+async def test_a_store_that_syncs_less_loses_something(tmp_path: Path) -> None:
+    """The control: with synchronous=NORMAL, SQLite syncs at checkpoints only."""
+    _, lost = await losses_of(tmp_path, 40, synchronous=1)
+    assert lost > 0
+
+
+# A kill first: what comes back then from the kernel's cache must not be told of before it is durable.
+
+
+async def killed_then_lost(folder: Path, nth: int, *, sync_fails: bool) -> list[str] | None:
+    """Kill all processes at the n-th sync of the WAL, repeat the command in a new one, and lose the power.
+
+    Returns what is lost of what either was told; None when there was no n-th sync.
+    """
+    (folder / "running").mkdir(parents=True)
+    first, second = Script(), Script()
+    killed: list[Mapping[str, Receipt]] = []
+    keys = [f"q{n}" for n in range(6)]
+    with faulty_disk() as disk:
+        store = await first.open(folder / "running" / "log.db")
+        assert store is not None
+        counted = 0
+
+        def kill(site: str) -> None:
+            nonlocal counted
+            counted += site == "sync log"
+            if sync_fails and site == "sync log" and counted == nth:
+                disk.arm(Fault(kind="sync", nth=1))
+            elif not killed and (disk.fired if sync_fails else counted == nth):
+                killed.append(dict(first.told))
+                disk.kill(folder / "killed")
+
+        disk.before = kill
+        await first.run(store, keys)
+        await store.close()
+        disk.before = lambda site: None
+        if not killed:
+            return None
+        store = await second.open(folder / "killed" / "log.db")
+        assert store is not None
+        again = keys[: len(killed[0]) + 1]
+        await second.run(store, again)
+        disk.lose_power(folder / "left")
+        await store.close()
+    assert list(second.told) == again
+    return await lost_from(folder / "left" / "log.db", {**killed[0], **second.told})
+
+
+async def lost_by_kills(folder: Path, *, sync_fails: bool) -> list[list[str]]:
+    """What was lost, for a kill at each sync of the WAL."""
+    lost: list[list[str]] = []
+    while (found := await killed_then_lost(folder / str(len(lost)), len(lost) + 1, sync_fails=sync_fails)) is not None:
+        lost.append(found)
+    assert len(lost) >= 6
+    return lost
+
+
+@pytest.mark.parametrize("sync_fails", [False, True], ids=["before the sync", "after a failed sync"])
+async def test_what_comes_back_after_a_kill_is_durable_before_it_is_told(tmp_path: Path, sync_fails: bool) -> None:
+    assert not any(await lost_by_kills(tmp_path, sync_fails=sync_fails))
+
+
+def only_sync(connection: apsw.Connection, path: str) -> None:
+    """What would be enough if no sync ever failed."""
+    wal = apsw.VFSFile("", f"{path}-wal", [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0])
+    wal.xSync(apsw.SQLITE_SYNC_FULL)
+    wal.xClose()
+
+
+@pytest.mark.parametrize(
+    ("instead", "sync_fails"),
+    [(lambda connection, path: None, False), (lambda connection, path: None, True), (only_sync, True)],
+    ids=["nothing, before the sync", "nothing, after a failed sync", "a sync, after a failed sync"],
+)
+async def test_what_comes_back_would_be_lost_were_it_not_written_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    instead: Callable[[apsw.Connection, str], None],
+    sync_fails: bool,
+) -> None:
+    """The controls: the same with less than what opening a store does."""
+    monkeypatch.setattr(sqlite_file, "_write_wal_again", instead)
+    assert any(await lost_by_kills(tmp_path, sync_fails=sync_fails))
