@@ -8,6 +8,7 @@ WRITE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+BENCH_READY := .venv-bench/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 
 MAKEFLAGS += --no-print-directory
@@ -16,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: check
 check: $(READY)  ## format, lint, types, layers: all that needs no running of tests
@@ -36,6 +37,18 @@ crash: $(READY)  ## the crash laboratory in full, some 20 minutes; the same faul
 	@JOURNEYMAN_CRASH_REPORT=$(CURDIR)/build/crash.jsonl JOURNEYMAN_CRASH_SEED=$(SEED) \
 	  $(BIN)/pytest tests/crash -m crash $(ARGS); status=$$?; \
 	  $(BIN)/python -m tests.crash.report build/crash.jsonl $(if $(WRITE),--write $(WRITE)) && exit $$status
+
+.PHONY: bench
+bench: $(READY) $(BENCH_READY)  ## measure it beside its limits and peers; briefly with: make bench ARGS="--quick"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# The peers are kept apart: what they need must not change what Journeyman runs on.
+$(BENCH_READY): benchmarks/requirements.txt
+	@echo 'Installing the peers into .venv-bench …'
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes \
+	  --only-binary :all: --requirement benchmarks/requirements.txt
+	@touch $@
 
 .PHONY: format
 format: $(READY)  ## format the code, and mend what ruff can
@@ -68,7 +81,14 @@ requirements:  ## choose the newest versions again: writes requirements-dev.txt,
 	  --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --output-file requirements-dev.txt pyproject.toml requirements-dev.in
 
+.PHONY: bench-requirements
+bench-requirements:  ## choose the newest peers: writes benchmarks/requirements.txt
+	@test -x .venv-lock/bin/pip-compile || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -q pip-tools; }
+	@CUSTOM_COMPILE_COMMAND='make bench-requirements' .venv-lock/bin/pip-compile --quiet --upgrade \
+	  --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --output-file benchmarks/requirements.txt benchmarks/requirements.in
+
 .PHONY: clean
 clean:  ## remove .venv, the caches and what was built
-	@rm -rf .venv .venv-lock dist build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf .venv .venv-bench .venv-lock dist build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""Equal durability, checked and not assumed: how often each contender has the disk write for one piece of work.
+
+Each is run twice under strace, with more and with less work, by one caller: the difference of the calls, over the
+difference of the work, leaves out what starting and stopping cost.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from benchmarks.rows import Contender
+from benchmarks.runs import Workplace
+
+LESS: Final = 20
+MORE: Final = 120
+
+_SYNC: Final = re.compile(r"\b(?:fsync|fdatasync)\(")
+
+#: What is checked, each for one caller; jobs and workflows are several commits each, huey's tasks one.
+CHECKED: Final = (
+    Contender("journeyman: commands, one caller", "journeyman", "commands", {"callers": 1}),
+    Contender("bare: insert and commit, in place", "bare", "insert-and-commit"),
+    Contender("bare: group commit", "bare", "group-commit", {"callers": 1}),
+    Contender("eventsourcing: load, command, save", "eventsourcing", "load-command-save"),
+    Contender("eventsourcing: save one", "eventsourcing", "save-one"),
+    Contender("dbos: direct", "dbos", "direct"),
+    Contender("huey: enqueue", "huey", "enqueue"),
+)
+
+
+@dataclass(frozen=True)
+class Durability:
+    """How often a contender waits for the disk for one piece of work, by strace; and what its connection says."""
+
+    name: str
+    syncs: float | None
+    settings: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether each piece of work waits for the disk; None would be for a machine without strace."""
+        return self.syncs is None or self.syncs > 0.99
+
+
+def has_strace() -> bool:
+    return shutil.which("strace") is not None
+
+
+def check(workplace: Workplace, contender: Contender) -> Durability:
+    """Count, where strace is there; else only ask.
+
+    Raises:
+        Failed: the contender did not do its work.
+    """
+    less, more = (replace(contender, options={**contender.options, "count": count}) for count in (LESS, MORE))
+    if not has_strace():
+        return Durability(contender.name, None, str(workplace.run(less)["durability"]))
+    (few, settings), (many, _) = _traced(workplace, less), _traced(workplace, more)
+    return Durability(contender.name, (many - few) / (MORE - LESS), settings)
+
+
+def _traced(workplace: Workplace, contender: Contender) -> tuple[int, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace"
+        strace = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o", str(trace)]
+        figures = workplace.run(contender, before=strace)
+        return len(_SYNC.findall(trace.read_text())), str(figures["durability"])
