@@ -142,15 +142,22 @@ class Lab:
     async def stop(self, processes: Sequence[Process]) -> None:
         """Stop processes in the middle of whatever they do, but for an append: its lock would keep everybody out."""
         for process in processes:
-            process.send_signal(signal.SIGSTOP)
+            await self._halt(process)
             while not self._lock_is_free():
+                self.fired["stopped within an append"] += 1
                 process.send_signal(signal.SIGCONT)
                 await asyncio.sleep(0.001)
-                process.send_signal(signal.SIGSTOP)
-                self.fired["stopped within an append"] += 1
+                await self._halt(process)
+
+    async def _halt(self, process: Process) -> None:
+        """Stop the process, and return when each of its threads stands still: one may be on its way into the lock."""
+        process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(PATIENCE_S):
+            while set(_thread_states(process.pid)) != {"T"}:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
     def _lock_is_free(self) -> bool:
-        """Whether no process holds the writers' lock, or gives it back soon."""
+        """Whether no process holds the writers' lock, or it is given back soon."""
         with open(f"{self.url.removeprefix('sqlite:///')}-lock", "rb") as file:
             for _ in range(20):
                 with suppress(BlockingIOError):
@@ -306,6 +313,12 @@ async def laboratory(place: Path, *, seed: int = SEED) -> AsyncIterator[Lab]:
             yield lab
         finally:
             await lab.close()
+
+
+def _thread_states(pid: int) -> list[str]:
+    """The state of each thread of a process, T for a stopped one: proc(5), /proc/pid/stat."""
+    stats = [path.read_text(encoding="utf-8") for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 def questions_of(prefix: str, count: int, *, subjects: int, chance: random.Random | None = None) -> Questions:

@@ -29,7 +29,7 @@ from journeyman.testing.faults import Append, Fault, FaultyStore, lose_reply, lo
 from journeyman.timing import SYSTEM_TIMING, Timing
 from tests.crash.app import KILLS, Ask, Asker, Put, make_app
 from tests.crash.newer import make_newer_app
-from tests.crash.planted import ACKNOWLEDGE_EARLY, IN_THE_APPLICATION, NO_KEY, HastyLog
+from tests.crash.planted import ACKNOWLEDGE_EARLY, GREEDY, IN_THE_APPLICATION, NO_KEY, HastyLog, keep_the_turn
 
 #: Where a process kills itself: before or after an append that holds such a message, or in `perform`.
 POINTS: Final = {
@@ -144,6 +144,8 @@ class Watched(Asker):
 
 
 async def main(options: Options) -> None:
+    if options.planted == GREEDY:
+        keep_the_turn()
     store = await open_store(options.url)
     try:
         roles = {"put": put, "write": write, "work": run_workers}

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from tests.crash.experiment import full
 from tests.crash.lab import TAKEOVER_S, Lab, questions_of
-from tests.crash.planted import ACKNOWLEDGE_EARLY, NO_KEY
+from tests.crash.planted import ACKNOWLEDGE_EARLY, GREEDY, NO_KEY
 from tests.crash.test_kills import dies, is_parked
+from tests.crash.test_writers import SHARE_MIN, share_of_slowest, written
 
 pytestmark = full
 
@@ -106,3 +107,7 @@ async def test_a_renamed_reaction_is_found(lab: Lab) -> None:
     await asyncio.sleep(LONG_ENOUGH_S)
     await lab.end(renamed)
     assert (await lab.findings()).broken.keys() >= {"reacted_twice"}
+
+
+async def test_a_writer_that_keeps_the_turn_is_found(lab: Lab) -> None:
+    assert share_of_slowest(await written(lab, LONG_ENOUGH_S, planted=GREEDY)) < SHARE_MIN["full"]

@@ -19,7 +19,7 @@ async def test_zombies(size: tuple[int, int], lab: Lab) -> None:
     """Processes are stopped while they work, for three takeover times, and go on: what they bring late is not taken."""
     at_once, rounds = size
     for number in range(rounds):
-        zombies = await asyncio.gather(*(lab.start(think_s=0.3) for _ in range(at_once)))
+        zombies = await asyncio.gather(*(lab.start(think_s=1.0) for _ in range(at_once)))
         questions = questions_of(f"z{number}-", 8 * at_once, subjects=1000)
         await lab.put(questions)
         await lab.until_called([key for key, _ in questions], 8 * at_once - 1)
@@ -72,13 +72,14 @@ async def test_clock_jumps_of_an_hour(size: int, lab: Lab, tmp_path: Path) -> No
     assert findings.instances_lost == 0
 
 
-@sizes(1, 10)
-async def test_restarts_for_a_deploy_charge_no_job_an_attempt(size: int, lab: Lab) -> None:
-    """Processes are told to end, five times and one after the other, in long jobs. Others take these at once."""
+@sizes((1, 2), (10, 5))
+async def test_restarts_for_a_deploy_charge_no_job_an_attempt(size: tuple[int, int], lab: Lab) -> None:
+    """Processes are told to end, again and again and one after the other, in long jobs. Others take these at once."""
+    rounds, turns = size
     restarts = 0
-    for number in range(size):
+    for number in range(rounds):
         processes = [await lab.start(takeover_s=NEVER_S, drain_s=0.2, attempts=1) for _ in range(2)]
-        for turn in range(5):
+        for turn in range(turns):
             keys = [f"hangs-once-{number}-{turn}-{n}" for n in range(4)]
             await lab.put([(key, key) for key in keys])
             await lab.until_called(keys, 4)
