@@ -29,9 +29,8 @@ def show(
     if durability:
         console.print(_durability_table(durability))
     table = Table(*HEADERS, box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for result in results:
         table.add_row(f"[bold]{result.row.title}[/]")
         for cells in _lines(result):

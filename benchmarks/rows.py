@@ -62,10 +62,10 @@ class Goal:
     def text(self) -> str:
         sign = "≥" if self.at_least else "≤"
         unit, _ = UNITS[self.figure]
-        who = "" if self.of == "journeyman" else f"{self.of}: "
+        who = "" if self.of == "journeyman" else f"{self.of.removeprefix('journeyman: ')} "
         if self.than is None:
             return f"{who}{_name(self.figure)}{sign} {self.bound:,g} {unit}"
-        return f"{who}{_name(self.figure)}{sign} {self.bound:g} × {self.than}"
+        return f"{who}{_name(self.figure)}{sign} {self.bound:g} × {self.than.removeprefix('journeyman: ')}"
 
 
 @dataclass(frozen=True)
@@ -302,14 +302,14 @@ def _footprint(scale: Scale) -> list[Row]:
         "few.db": LogShape(scale.memory_messages, few),
         "long.db": LogShape(scale.memory_long, scale.memory_rows),
     }
-    of_rows = {"many_rows": scale.memory_rows, "few_rows": few}
-    of_messages = {"messages": scale.memory_messages, "long_messages": scale.memory_long}
+    of_rows: dict[str, Any] = {"many_rows": scale.memory_rows, "few_rows": few}
+    of_messages: dict[str, Any] = {"messages": scale.memory_messages, "long_messages": scale.memory_long}
     return [
         Row(
             "memory",
             "Memory",
             (
-                _own("memory", **of_rows, **of_messages, logs=logs),
+                _own("memory", logs=logs, **of_rows, **of_messages),
                 _bare("dict", "memory", **of_rows, logs={name: logs[name] for name in ("many.db", "few.db")}),
             ),
             (

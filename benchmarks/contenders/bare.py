@@ -66,7 +66,8 @@ class Log:
 
     def __init__(self, path: str = "log.db") -> None:
         self.connection = apsw.Connection(path)
-        self.connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL")
+        self.connection.pragma("journal_mode", "wal")
+        self.connection.pragma("synchronous", 2)  # FULL
         self.connection.execute(_CREATE)
         self.posts: dict[str, Post] = {}
         self.position = 0
