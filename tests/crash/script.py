@@ -114,3 +114,9 @@ def writer_of(store: Store) -> Writer:
 
 def url_of(path: Path) -> str:
     return f"sqlite:///{path}"
+
+
+def made(folder: Path) -> Path:
+    """A new folder."""
+    folder.mkdir(parents=True)
+    return folder

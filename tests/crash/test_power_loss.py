@@ -12,7 +12,7 @@ import pytest
 from journeyman.receipts import Receipt
 from journeyman.store import sqlite_file
 from tests.crash.experiment import sizes
-from tests.crash.script import Script, lost_from, writer_of
+from tests.crash.script import Script, lost_from, made, writer_of
 from tests.crash.vfs import Disk, Fault, faulty_disk
 
 #: How often a disk is accessed for one command, at most.
@@ -45,11 +45,11 @@ async def losses_of(folder: Path, number: int, *, synchronous: int) -> tuple[int
     """Lose the power that often; how many losses there were, and how many of them took something acknowledged."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201  # pytest shows it when the test fails
-    (folder / "running").mkdir()
+    path = made(folder / "running") / "log.db"
     script = Script(body_length=500)
     with faulty_disk(seed=seed) as disk:
         losses = Losses(disk, script, folder, number, seed)
-        store = await script.open(folder / "running" / "log.db")
+        store = await script.open(path)
         assert store is not None
         writer_of(store).connection.pragma("synchronous", synchronous)
         keys = [f"q{n}" for n in range(number)]
@@ -81,12 +81,12 @@ async def killed_then_lost(folder: Path, nth: int, *, sync_fails: bool) -> list[
 
     Returns what is lost of what either was told; None when there was no n-th sync.
     """
-    (folder / "running").mkdir(parents=True)
+    path = made(folder / "running") / "log.db"
     first, second = Script(), Script()
     killed: list[Mapping[str, Receipt]] = []
     keys = [f"q{n}" for n in range(6)]
     with faulty_disk() as disk:
-        store = await first.open(folder / "running" / "log.db")
+        store = await first.open(path)
         assert store is not None
         counted = 0
 

@@ -267,6 +267,7 @@ def faulty_disk(*, seed: int = 0) -> Iterator[Disk]:
 def _error(code: int) -> apsw.Error:
     error = apsw.exception_for(code)
     assert isinstance(error, apsw.Error)
+    error.args = (apsw.mapping_extended_result_codes[code] if code > 255 else apsw.mapping_result_codes[code],)
     return error
 
 

@@ -221,16 +221,9 @@ class Writer:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self.turn:
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._commit()
-            except BaseException:
-                # SQLite has rolled back by itself after some errors.
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
-                raise
+        with self.turn, _begun(self.connection):
+            yield
+            self._commit()
 
     def _commit(self) -> None:
         try:
@@ -357,8 +350,9 @@ def _connect(path: str, flags: int) -> apsw.Connection:
         _set_pragmas(connection, path)
         if empty:
             # In one transaction with its marks: a crash in between leaves the file empty, not half made.
-            with connection:
+            with _begun(connection):
                 connection.execute(_CREATE)
+                connection.execute("COMMIT")
     except BaseException:
         connection.close()
         raise
@@ -393,15 +387,14 @@ def _write_wal_again(connection: apsw.Connection, path: str) -> None:
     size = WAL_HEADER_BYTES + frames * (WAL_FRAME_HEADER_BYTES + _one(connection, "PRAGMA page_size"))
     # The lock file keeps our writers out, the transaction those of other tools. Unlike the database, the WAL may be
     # opened a second time: SQLite locks nothing in it.
-    connection.execute("BEGIN IMMEDIATE")
-    wal = apsw.VFSFile("", f"{path}-wal", [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0])
-    try:
-        for offset in range(0, size, COPY_BYTES):
-            wal.xWrite(wal.xRead(min(COPY_BYTES, size - offset), offset), offset)
-        wal.xSync(apsw.SQLITE_SYNC_FULL)
-    finally:
-        wal.xClose()
-        connection.execute("ROLLBACK")
+    with _begun(connection):
+        wal = apsw.VFSFile("", f"{path}-wal", [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0])
+        try:
+            for offset in range(0, size, COPY_BYTES):
+                wal.xWrite(wal.xRead(min(COPY_BYTES, size - offset), offset), offset)
+            wal.xSync(apsw.SQLITE_SYNC_FULL)
+        finally:
+            wal.xClose()
 
 
 def _check_content(connection: apsw.Connection, path: str) -> bool:
@@ -446,6 +439,18 @@ def _set_pragmas(connection: apsw.Connection, path: str) -> None:
                 f"{path} can't be used safely: SQLite left {pragma} at {found}, it must be {value}. Put the file on "
                 "a local disk."
             )
+
+
+@contextmanager
+def _begun(connection: apsw.Connection) -> Iterator[None]:
+    """A transaction that writes. What the block has not committed at its end is taken back."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        # After some errors SQLite has rolled back by itself, and another ROLLBACK would hide the error behind its own.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _one(connection: apsw.Connection, sql: str) -> int:
