@@ -42,8 +42,8 @@ BUSY_TIMEOUT_MS = 5000
 WAL_HEADER_BYTES = 32
 WAL_FRAME_HEADER_BYTES = 24
 
-#: How much of the WAL is held in memory at once when it is written again.
-COPY_BYTES = 1024 * 1024
+#: How much of the WAL is written again at once: SQLite takes a multiple of 128 KiB for a write of nothing, on a full disk.
+COPY_BYTES = 64 * 1024
 
 #: The message name that has an index of its own.
 SET_ASIDE = "journeyman/message-set-aside"
