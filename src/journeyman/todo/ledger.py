@@ -382,6 +382,9 @@ def _judge_fence(state: JobsState, body: Any) -> None:
 def _judge_loss(state: JobsState, body: InstanceLost) -> None:
     if body.instance in state.lost:
         raise Rejected(f"The loss of {body.instance} is recorded already.")
+    if not running_of(state, body.instance):
+        # Whoever took it for lost had not read yet that it has ended its attempts.
+        raise Rejected(f"{body.instance} has no attempt under way: nothing is to be taken over.")
 
 
 def running_of(state: JobsState, instance: str) -> list[JobRow]:
