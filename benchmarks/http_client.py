@@ -69,7 +69,7 @@ async def load(port: int, *, connections: int, count: int) -> Figures:
 
 
 def _request(writing: Writing, port: int) -> bytes:
-    body = json.dumps(vars(writing)).encode()
+    body = json.dumps(writing._asdict()).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 

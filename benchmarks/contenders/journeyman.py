@@ -39,13 +39,15 @@ from benchmarks.posts import (
     write_of,
 )
 from journeyman import App, PauseWorker, Record, ResumeWorker, open_store
-from journeyman.doors.http import serving
 from journeyman.todo.jobs import JobStarted
 
 STORE = "sqlite:///log.db"
 
 #: The pause between two commands that each find the application idle, in seconds.
 PAUSE_S = (0.02, 0.05)
+
+#: How many callers open the jobs that are to wait.
+CALLERS = 256
 
 #: How long a contender waits for what must come, in seconds.
 PATIENCE_S = 300.0
@@ -121,6 +123,7 @@ def queries(*, count: int, rows: int) -> Figures:
 
 def http(*, connections: int, count: int) -> Figures:
     """Clients that send commands over HTTP, from another process."""
+    from journeyman.doors.http import serving  # Here, so that no other row pays for loading a web framework.
 
     async def run() -> Figures:
         app = plain_app()
@@ -210,7 +213,7 @@ def jobs(*, count: int) -> Figures:
         worker = Reviews()
         async with app_with(worker).running(STORE) as app:
             await app.execute(PauseWorker(worker=worker.name))
-            await asyncio.gather(*(app.execute(AskReview(review_id=f"job-{number}")) for number in range(count)))
+            await _ask(app, count, callers=CALLERS)
             begun_s = time.perf_counter()
             receipt = await app.execute(ResumeWorker(worker=worker.name))
             await _reach(app, receipt.position + 2 * count)
@@ -226,20 +229,25 @@ def jobs_whole(*, count: int, callers: int) -> Figures:
 
     async def run() -> Figures:
         async with app_with(Reviews()).running(STORE) as app:
-            before, numbers = app.position, iter(range(count))
-
-            async def ask() -> None:
-                for number in numbers:
-                    await app.execute(AskReview(review_id=f"job-{number}"))
-
-            begun_s = time.perf_counter()
-            await asyncio.gather(*(ask() for _ in range(callers)))
+            before, begun_s = app.position, time.perf_counter()
+            await _ask(app, count, callers=callers)
             await _reach(app, before + 3 * count)
             elapsed_s = time.perf_counter() - begun_s
             await _check_answers(app, before, count)
             return {"per_s": count / elapsed_s, "durability": _durability(app)}
 
     return asyncio.run(run())
+
+
+async def _ask(app: App, count: int, *, callers: int) -> None:
+    """Open so many jobs, by so many callers together."""
+    numbers = iter(range(count))
+
+    async def call() -> None:
+        for number in numbers:
+            await app.execute(AskReview(review_id=f"job-{number}"))
+
+    await asyncio.gather(*(call() for _ in range(callers)))
 
 
 async def _reach(app: App, position: int) -> None:
