@@ -138,6 +138,17 @@ async def test_a_store_that_could_not_be_opened_can_be_opened_later(tmp_path: Pa
     await (await open_store(url_of(tmp_path / "later" / "log.db"))).close()
 
 
+async def test_a_store_whose_writer_is_stopped_is_not_waited_for_for_ever(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "OPEN_S", 0.1)
+    async with store.log.turn():
+        with pytest.raises(NotReady, match="Is one stopped"):
+            await open_store(url_of(tmp_path / "log.db"))
+    monkeypatch.setattr(sqlite, "OPEN_S", PATIENCE_S)
+    await (await open_store(url_of(tmp_path / "log.db"))).close()
+
+
 @pytest.mark.parametrize("version", ["3.7.0", "3.46.1", "3.51.2"])
 def test_a_sqlite_with_the_wal_reset_bug_is_refused(version: str) -> None:
     with pytest.raises(NotReady, match=rf"SQLite {version} can corrupt.*Install apsw"):
@@ -243,6 +254,19 @@ async def test_a_reader_never_keeps_the_wal_from_being_reset(store: Store, tmp_p
     await store.log.wait(1000, timeout_s=0.01)
     with outside(tmp_path / "log.db") as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("bodies", [1, 3, 7])
+async def test_a_store_is_opened_whatever_the_size_of_its_wal(store: Store, tmp_path: Path, bodies: int) -> None:
+    """What opening does to the WAL has to go in pieces that SQLite takes, and to leave it as it was."""
+    records = make_records(bodies, body=bytes(BODY_BYTES_MAX))
+    await store.log.append(records, after=0)
+    wal = (tmp_path / "log.db-wal").read_bytes()
+    assert len(wal) > bodies * BODY_BYTES_MAX
+    other = await open_store(url_of(tmp_path / "log.db"))
+    assert (tmp_path / "log.db-wal").read_bytes() == wal
+    assert await everything(other) == records
+    await other.close()
 
 
 async def test_two_names_of_one_file_share_their_lock(store: Store, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TypeVar, TypeVarTuple
 
 import apsw
 
+from journeyman.errors import NotReady
 from journeyman.message import Record
 from journeyman.store.base import Blobs, Entry, KeyValue, MessageLog
 from journeyman.store.files import FileBlobs
@@ -31,6 +32,9 @@ READ_RECORDS_MAX = 2000
 #: tells of them, only in case that it does not; and where it can't.
 LOOK_S = 1.0
 LOOK_UNTOLD_S = 0.02
+
+#: How long opening may take, in seconds: behind other writers it waits its turn, which a stopped one never gives.
+OPEN_S = 10.0
 
 #: How long `close` waits for each thread, in seconds. The writer may be queued behind another process.
 CLOSE_S = 10.0
@@ -61,11 +65,17 @@ class SqliteStore:
             NotReady: it can't be opened now: no folder, no permission, no space, a file system without shared memory.
             NotAStore: it is a folder, not a SQLite file, another application's, or has a layout newer than known.
         """
-        threads = _Threads(path)
+        threads, limit = _Threads(path), asyncio.timeout(OPEN_S)
         try:
-            return cls(url, threads, *await threads.open())
-        except BaseException:
-            await threads.end()
+            async with limit:
+                return cls(url, threads, *await threads.open())
+        except BaseException as error:
+            await threads.end(timeout_s=0 if limit.expired() else CLOSE_S)
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise NotReady(
+                    f"{path} could not be opened within {OPEN_S:g} s: another process holds {path}-lock, and does not "
+                    f"go on. Is one stopped? Find it with: fuser {path}-lock"
+                ) from None
             raise
 
     async def claim(self, role: str) -> bool:
@@ -195,10 +205,10 @@ class _Threads:
     def post_write(self, function: Callable[[], object]) -> None:
         self._write.post(function)
 
-    async def end(self) -> None:
+    async def end(self, *, timeout_s: float = CLOSE_S) -> None:
         # The writer last: the last connection to close folds the WAL into the database.
-        await self._read.end(timeout_s=CLOSE_S)
-        await self._write.end(timeout_s=CLOSE_S)
+        await self._read.end(timeout_s=timeout_s)
+        await self._write.end(timeout_s=timeout_s)
 
     async def _call(self, thread: Thread, function: Callable[[*Args], T], *args: *Args) -> T:
         try:
