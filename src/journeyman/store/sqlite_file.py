@@ -9,6 +9,7 @@ Nothing may open the database file itself but SQLite: closing it would drop the 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,8 @@ BUSY_TIMEOUT_MS = 5000
 WAL_HEADER_BYTES = 32
 WAL_FRAME_HEADER_BYTES = 24
 
-#: How much of the WAL is written again at once: SQLite takes a multiple of 128 KiB for a write of nothing, on a full disk.
+#: How much of the WAL is written again at once. SQLite masks a length with 0x1ffff: a multiple of 128 KiB would be a
+#: write of nothing, which it takes for a full disk.
 COPY_BYTES = 64 * 1024
 
 #: The message name that has an index of its own.
@@ -228,9 +230,12 @@ class Writer:
     def _commit(self) -> None:
         try:
             self.connection.execute("COMMIT")
-        except (apsw.IOError, apsw.FullError) as error:
-            # The commit may stand in the WAL already, without a successful fsync: a restart of the machine may bring
-            # it back, as long as nothing else is written in its place.
+        except apsw.FullError:
+            # No space for a frame of the WAL: the last one is what makes a commit of them, and was not written.
+            raise
+        except apsw.Error as error:
+            # The commit may stand in the WAL already, without a successful sync: the next to open the file after a
+            # crash may take it for done, as long as nothing else is written in its place.
             raise OutcomeUnknown(
                 f"{self._path}: the disk failed during a commit ({error}). It may have been recorded; look at the "
                 "disk, then repeat with the same idempotency key."
@@ -318,7 +323,7 @@ def translated(error: apsw.Error | OSError | UnicodeDecodeError, path: str) -> S
     match error:
         case apsw.CorruptError() | apsw.NotADBError() | apsw.SQLError() | UnicodeDecodeError():
             return Corrupt(f"{path} is damaged: {error}. Stop all processes that use it, and restore it from a backup.")
-        case apsw.FullError():
+        case apsw.FullError() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return NotReady(f"{path}: no space is left ({error}). Nothing was written. Make room, then try again.")
         case apsw.BusyError() | apsw.LockedError():
             return NotReady(f"{path} is locked by another tool: {error}. Nothing was written. Close that tool.")
