@@ -90,7 +90,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         await self._watch.stop()
-        await self._threads.end()
+        await self._threads.end(timeout_s=CLOSE_S)
 
 
 class SqliteLog:
@@ -205,7 +205,7 @@ class _Threads:
     def post_write(self, function: Callable[[], object]) -> None:
         self._write.post(function)
 
-    async def end(self, *, timeout_s: float = CLOSE_S) -> None:
+    async def end(self, *, timeout_s: float) -> None:
         # The writer last: the last connection to close folds the WAL into the database.
         await self._read.end(timeout_s=timeout_s)
         await self._write.end(timeout_s=timeout_s)

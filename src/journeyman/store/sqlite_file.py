@@ -259,10 +259,11 @@ class Reader:
     def read(self, after: int, limit: int, name: str | None) -> list[Record]:
         if name is None:
             records = self._records(_READ, (after, limit))
-            if records and records[-1].position != after + len(records):
+            # Each is looked at: a page that stands in the place of another may have as many records.
+            if [record.position for record in records] != list(range(after + 1, after + 1 + len(records))):
                 raise Corrupt(
-                    f"{self._path}: of the positions {after + 1} to {records[-1].position} some are missing. Restore "
-                    "the file from a backup."
+                    f"{self._path}: of the positions {after + 1} to {records[-1].position} some are missing, or not in "
+                    "their place. Restore the file from a backup."
                 )
             return records
         if name == SET_ASIDE:
@@ -322,7 +323,8 @@ def translated(error: apsw.Error | OSError | UnicodeDecodeError, path: str) -> S
     """What an error of the driver means to a caller. Before COMMIT nothing was written: the transaction is undone."""
     match error:
         case apsw.CorruptError() | apsw.NotADBError() | apsw.SQLError() | UnicodeDecodeError():
-            return Corrupt(f"{path} is damaged: {error}. Stop all processes that use it, and restore it from a backup.")
+            # Of a schema that can't be read, SQLite shows all that there is, over many lines.
+            return _damaged(path, str(error).partition("\n")[0])
         case apsw.FullError() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return NotReady(f"{path}: no space is left ({error}). Nothing was written. Make room, then try again.")
         case apsw.BusyError() | apsw.LockedError():
@@ -387,9 +389,11 @@ def _write_wal_again(connection: apsw.Connection, path: str) -> None:
     SQLite does not count a commit whose sync failed, and writes the next one over it.
     """
     frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    page_bytes = _one(connection, "PRAGMA page_size")
     if frames <= 0:
+        _check_whole(path, page_bytes)
         return
-    size = WAL_HEADER_BYTES + frames * (WAL_FRAME_HEADER_BYTES + _one(connection, "PRAGMA page_size"))
+    size = WAL_HEADER_BYTES + frames * (WAL_FRAME_HEADER_BYTES + page_bytes)
     # The lock file keeps our writers out, the transaction those of other tools. Unlike the database, the WAL may be
     # opened a second time: SQLite locks nothing in it.
     with _begun(connection):
@@ -425,6 +429,16 @@ def _check_content(connection: apsw.Connection, path: str) -> bool:
             f"{path} has layout {layout}, this version of Journeyman knows {LAYOUT_VERSION}. Upgrade Journeyman."
         )
     return False
+
+
+def _check_whole(path: str, page_bytes: int) -> None:
+    """With nothing in the WAL, the file has whole pages only. What the last one lacks SQLite would take for zeros."""
+    if os.path.getsize(path) % page_bytes:
+        raise _damaged(path, "it was cut off within a page")
+
+
+def _damaged(path: str, why: str) -> Corrupt:
+    return Corrupt(f"{path} is damaged: {why}. Stop all processes that use it, and restore it from a backup.")
 
 
 def _not_sqlite(path: str) -> NotAStore:
