@@ -48,8 +48,8 @@ async def test_eight_writers_share_one_file(size: tuple[str, float], lab: Lab) -
 
 
 async def written(lab: Lab, seconds: float, *, planted: str | None = None) -> list[Written]:
-    """What eight writers tell that write for so long, all at once; the bug is planted in the first one."""
-    bugs = [planted, *[None] * (WRITERS - 1)]
+    """What eight writers tell that write for so long, all at once; the bug is planted in the last one."""
+    bugs = [*[None] * (WRITERS - 1), planted]
     writers = [await lab.start("write", write_s=seconds, planted=bug) for bug in bugs]
     for writer in writers:
         assert writer.stdin is not None
