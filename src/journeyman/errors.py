@@ -208,7 +208,10 @@ class WorkerFailed(JourneymanError):
 class ServiceError(JourneymanError):
     """An external service failed: an answer of 5xx, a broken or malformed reply.
 
-    Raise it, or a subclass, from `perform`. The built-in TimeoutError and OSError count as one too.
+    Raise it, or a subclass, from `perform`, in place of your client library's own errors: httpx's, aiohttp's and the
+    like can't be told from a mistake in your code, and so are charged to the job. Python's own errors of the network
+    count as one too: TimeoutError, ConnectionError, socket.gaierror, and an OSError for an unreachable host or network;
+    other OSErrors, such as FileNotFoundError, do not.
     """
 
 

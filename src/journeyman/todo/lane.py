@@ -4,8 +4,9 @@ One lane for each to-do worker in each process. A service that asks for a pause 
 with one probe at a time; one that refuses the key is left alone. What fails meanwhile is charged to no job.
 
 An error that looks like the service's, such as a 500 or a timeout, is charged to a job only on evidence that the
-service works: another job has succeeded since this one's last failure, or since its attempt began. Without evidence,
-nobody knows whose fault it is, and the job is tried again after pauses that grow, however often that takes.
+service works: since this one's last failure, or since its attempt began, other jobs have succeeded, and at least as
+often as they failed. Without evidence, nobody knows whose fault it is, and the job is tried again after pauses that
+grow, however often that takes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import socket
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from journeyman.errors import GiveUp, RateLimited, ServiceError, Unauthorized, Unavailable
 from journeyman.retry import describe, draw_pause_s
@@ -35,7 +38,6 @@ PAUSE_MAX_S: Final = 3600.0
 #: recorded.
 PAUSE_LEAST_FIRST_S: Final = 0.05
 PAUSE_LEAST_MAX_S: Final = 60.0
-
 
 #: Of how many jobs it is remembered when they failed: more than can fail side by side and be tried again.
 FAILING_MAX: Final = 10_000
@@ -72,6 +74,13 @@ class Fault(Enum):
     UNKNOWN = "unknown"
 
 
+class Tally(msgspec.Struct, frozen=True):
+    """How many attempts came back with a result, and how many with an error that looks like the service's."""
+
+    successes: int = 0
+    failures: int = 0
+
+
 class Lane:
     """Decides how many attempts may start now, from how the last ones went.
 
@@ -85,9 +94,9 @@ class Lane:
         self._uniform = uniform
         self._until_s = 0.0
         self._failed_jobs: set[str] = set()
-        self._successes = 0
-        #: How many successes there were when the attempt began, or, if it failed before, at its last failure.
-        self._successes_seen: dict[str, int] = {}
+        self._tally = Tally()
+        #: How the tally stood when the attempt began, or, if it failed before, at its last failure.
+        self._seen: dict[str, Tally] = {}
         #: For how many failures in a row nobody knew whose fault they were.
         self._unknown: dict[str, int] = {}
         self._probes = 0
@@ -123,11 +132,12 @@ class Lane:
 
     def began(self, job: str) -> None:
         """An attempt at the job begins."""
-        self._successes_seen.setdefault(job, self._successes)
+        self._seen.setdefault(job, self._tally)
+        self._forget_oldest()
 
     def succeeded(self, job: str) -> None:
         """An attempt came back with a result: the service works."""
-        self._successes += 1
+        self._tally = Tally(self._tally.successes + 1, self._tally.failures)
         self.forget(job)
         self._failed_jobs.clear()
         self._down = False
@@ -137,6 +147,12 @@ class Lane:
 
     def failed(self, job: str, error: BaseException) -> Fault:
         """An attempt failed. Says whose fault it is, and closes the lane as far as it must be."""
+        fault = self._judge(job, error)
+        self._seen[job] = self._tally
+        self._forget_oldest()
+        return fault
+
+    def _judge(self, job: str, error: BaseException) -> Fault:
         if isinstance(error, GiveUp):
             return Fault.JOB
         if isinstance(error, Unauthorized):
@@ -146,12 +162,27 @@ class Lane:
         if isinstance(error, RateLimited):
             self._limited(error)
             return Fault.SERVICE
-        if isinstance(error, Unavailable):
+        if not is_of_service(error):
+            return Fault.JOB
+        works = self._works_for_others(job)
+        self._tally = Tally(self._tally.successes, self._tally.failures + 1)
+        if self._down or isinstance(error, Unavailable):
             self._go_down(job, error)
             return Fault.SERVICE
-        if is_of_service(error):
-            return self._service_failed(job, error)
-        return Fault.JOB
+        if works:
+            self._unknown.pop(job, None)
+            return Fault.JOB
+        return self._unexplained(job, error)
+
+    def _works_for_others(self, job: str) -> bool:
+        """Whether other jobs succeed meanwhile, and at least as often as they fail.
+
+        One success among many failures says nothing: a service that fails most of the time would have most of its
+        failures charged, and good jobs given up.
+        """
+        seen = self._seen.get(job, self._tally)
+        successes, failures = self._tally.successes - seen.successes, self._tally.failures - seen.failures
+        return 0 < successes >= failures
 
     def pause_s(self, job: str) -> float:
         """How long a job should wait whose failure may be the service's fault or its own, in seconds."""
@@ -159,7 +190,7 @@ class Lane:
 
     def forget(self, job: str) -> None:
         """The job is over, or parked."""
-        self._successes_seen.pop(job, None)
+        self._seen.pop(job, None)
         self._unknown.pop(job, None)
 
     def resume(self) -> None:
@@ -177,26 +208,19 @@ class Lane:
         least_s = draw_pause_s(PAUSE_LEAST_FIRST_S, 2.0, PAUSE_LEAST_MAX_S, self._limits, self._uniform)
         self._pause(max(least_s, PAUSE_DEFAULT_S if error.retry_after_s is None else error.retry_after_s), error)
 
-    def _service_failed(self, job: str, error: BaseException) -> Fault:
-        if self._down:
-            self._go_down(job, error)
-            return Fault.SERVICE
-        others_succeed = self._successes > self._successes_seen.get(job, self._successes)
-        self._successes_seen[job] = self._successes
-        if others_succeed:
-            self._unknown.pop(job, None)
-            return Fault.JOB
-        # One document that always fails must not hold the lane: only different jobs in a row open the breaker.
+    def _unexplained(self, job: str, error: BaseException) -> Fault:
+        """Nobody knows whose fault it is. One document that always fails must not hold the lane: only different jobs in
+        a row open the breaker.
+        """
         self._failed_jobs.add(job)
         if len(self._failed_jobs) >= JOBS_TO_OPEN:
             self._go_down(job, error)
             return Fault.SERVICE
         self._unknown[job] = self._unknown.get(job, 0) + 1
-        self._forget_oldest()
         return Fault.UNKNOWN
 
     def _forget_oldest(self) -> None:
-        for jobs in (self._unknown, self._successes_seen):
+        for jobs in (self._unknown, self._seen):
             while len(jobs) > FAILING_MAX:
                 del jobs[next(iter(jobs))]
 

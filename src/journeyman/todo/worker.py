@@ -155,8 +155,9 @@ class TodoWorker:
 
         `async def`, or a `def` that runs in a thread. A thread can't be cut off after `timeout_s`: it holds its slot
         until it returns, and what it returns is taken however late. It may be called again for the same job after a
-        crash: its outcome is what is recorded once. Raise ServiceError and its kin for what the service did, GiveUp
-        when trying again can't help, anything else for what this job did.
+        crash: its outcome is what is recorded once. Raise ServiceError and its kin for what the service did, also in
+        place of a client library's errors, which nobody else can tell from the job's own; GiveUp when trying again
+        can't help; anything else for what this job did, which is charged to it.
         """
         raise NotImplementedError
 
