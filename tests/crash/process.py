@@ -144,8 +144,6 @@ class Watched(Asker):
 
 
 async def main(options: Options) -> None:
-    if options.planted == GREEDY:
-        keep_the_turn()
     store = await open_store(options.url)
     try:
         roles = {"put": put, "write": write, "work": run_workers}
@@ -249,6 +247,8 @@ async def write(options: Options, store: Store) -> None:
     async with make_app("").running(store, workers=False) as app:
         say("ready")
         await asyncio.to_thread(sys.stdin.readline)
+        if options.planted == GREEDY:
+            keep_the_turn()
         begun_s = before_s = time.monotonic()
         while before_s - begun_s < options.write_s:
             key = f"{os.getpid()}-{len(receipts)}"
