@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -161,12 +161,18 @@ class JobParked(Command):
     reason: Text
 
 
-@jobs.command("instance-lost", subject="instance")
+@jobs.command("instance-lost", subject="instance", version=2)
 class InstanceLost(Command):
     """A process is gone: its attempts are freed and fenced. Its jobs are suspects, unless it `left` by itself."""
 
     instance: str
     left: bool = False
+
+
+@jobs.upcast("instance-lost", to=2)
+def _with_left(body: dict[str, Any]) -> dict[str, Any]:
+    """Before, nobody said that it left."""
+    return {**body, "left": False}
 
 
 @jobs.command("retry-job", subject="job")
