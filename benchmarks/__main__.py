@@ -20,6 +20,7 @@ from benchmarks.runs import PEERS_PYTHON, ROOT, Failed, Workplace
 
 ROUNDS = 5
 
+PLOT = "![The rates of the rows](performance.svg)\n"
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 
 
@@ -37,8 +38,7 @@ def main(
 
     Each row is one kind of work. The bare contenders do it in a plain script on the same driver, with the same
     durability: what is left to gain. The peers do it their way. Contenders run in turn, each in a process and on a
-    store of its own; ratios are of the same round. A full run takes about half an hour, on a machine that does nothing
-    else.
+    store of its own; ratios are of the same round. Let the machine do nothing else meanwhile.
     """
     console = _console()
     chosen = _chosen(rows(QUICK if quick else FULL), only)
@@ -136,7 +136,7 @@ def _publish(document: object, table: str) -> None:
     page, data = ROOT / "docs/performance.md", ROOT / "docs/performance.json"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{table}\n{PLOT}{END}{after}", encoding="utf-8")
     _write_json(data, document)
     subprocess.run(  # noqa: S603  # our own script
         [PEERS_PYTHON, ROOT / "benchmarks/plot.py", data, data.with_suffix(".svg")], check=True

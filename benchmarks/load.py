@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -100,7 +101,7 @@ def drive_in_place(execute: Callable[[Writing], object], *, count: int) -> Figur
 def resident_bytes() -> int:
     """The memory of this process that is in use, as the kernel counts it."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main(works: Mapping[str, Callable[..., Figures]]) -> None:

@@ -68,6 +68,8 @@ class Workplace:
 
 
 def _run(contender: Contender, options: Mapping[str, Any], *, folder: Path, before: Sequence[str] = ()) -> Figures:
+    if contender.is_peer and not PEERS_PYTHON.exists():
+        raise Failed(f"{contender.name}: the peers are not installed; `make bench` does that.")
     python = PEERS_PYTHON if contender.is_peer else Path(sys.executable)
     module = f"benchmarks.contenders.{contender.module}"
     command = [*before, str(python), "-m", module, contender.work, json.dumps(options)]
