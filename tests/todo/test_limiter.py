@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
+import time
 from bisect import bisect_left
 from pathlib import Path
 
@@ -128,6 +131,40 @@ async def test_processes_together_begin_no_more_than_the_limit(tmp_path: Path) -
         starts = await log_of(app, "journeyman/job-started")
         took_s = asyncio.get_running_loop().time() - began_s
         assert 6 < len(starts) <= 6 + took_s * 55 / 60 + 1
+
+
+@pytest.mark.parametrize(("per_minute", "total"), [(600, 3), (300, 8)])
+async def test_real_processes_on_one_file_keep_both_limits_at_every_moment(
+    tmp_path: Path, per_minute: int, total: int
+) -> None:
+    """Counted from the log alone. Nothing can be recorded before it had leave, however slow the machine is."""
+    url, jobs = f"sqlite:///{tmp_path / 'desk.db'}", per_minute // 10 + 40
+    async with running(make(), store=url, workers_run=False) as app:
+        await asyncio.gather(*(app.execute(Ask(key=str(number))) for number in range(jobs)))
+        began_us = time.time_ns() // 1000
+        codes = await asyncio.gather(*(run_limited(url, per_minute, total) for _ in range(3)))
+        records = await log_of(app, "journeyman/job-started", "desk/answer")
+    assert codes == [0, 0, 0]
+    starts = [record for record in records if record.name == "journeyman/job-started"]
+    assert len(starts) == jobs
+    interval_us = MINUTE_US / (per_minute - per_minute // 10 + 1)
+    for number, record in enumerate(starts):
+        assert record.recorded_at_us >= began_us + (number + 1 - per_minute // 10) * interval_us
+    under_way = itertools.accumulate(1 if record in starts else -1 for record in records)
+    assert max(under_way) <= total
+
+
+async def run_limited(url: str, per_minute: int, total: int) -> int:
+    """Run the desk in a process of its own, with the limits; its exit code."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.todo.limited_process", url, str(per_minute), str(total)
+    )
+    try:
+        return await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def test_processes_together_have_no_more_attempts_under_way_than_the_total() -> None:

@@ -56,10 +56,24 @@ def everything_written(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("demo.db*"))
 
 
-async def told_and_a_moment_more(service: FakeLLM) -> None:
-    """The service was called; and it had time to be called again, which it must not be."""
+async def shown_as_stopped(folder: Path, service: FakeLLM) -> None:
+    """`journeyman worker list` shows why the worker does nothing, and its jobs. The service had time to be called again
+    meanwhile, which it must not be.
+    """
     await service.wait_for_calls(1)
-    await asyncio.sleep(2.0)
+    command = [sys.executable, "-m", "journeyman", "--store", f"sqlite:///{folder / 'demo.db'}"]
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                *command, "worker", "list", "posts/summaries", "--json", stdout=PIPE, cwd=folder
+            )
+            shown = (await process.communicate())[0].decode()
+            assert KEY not in shown
+            worker = json.loads(shown)
+            if worker["status"] == "lane stopped" and worker["retrying"]:
+                break
+    assert worker["last_error"].startswith("Unauthorized: The service answered 401: correct OPENAI_API_KEY")
+    assert worker["last_error"] in [job["error"] for job in worker["jobs"]]
 
 
 async def test_every_way_to_fail_is_got_over_and_the_key_is_nowhere(tmp_path: Path) -> None:
@@ -85,7 +99,7 @@ async def test_every_way_to_fail_is_got_over_and_the_key_is_nowhere(tmp_path: Pa
 async def test_a_wrong_key_keeps_the_jobs_and_is_told_without_being_shown(tmp_path: Path) -> None:
     """The worker stops calling; with the right key, the next start does what was left."""
     async with FakeLLM([llm.status(401, message=f"Incorrect API key provided: {KEY}")]) as service:
-        code, out, err = await demo(tmp_path, service, stop=told_and_a_moment_more(service))
+        code, out, err = await demo(tmp_path, service, stop=shown_as_stopped(tmp_path, service))
         calls = service.calls
     assert code == 1, "not every post has its answer"
     assert calls <= 8, "those that were under way when the first answer came"
