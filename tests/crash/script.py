@@ -24,9 +24,6 @@ from tests.crash.app import Put, make_app
 #: An executor that soon gives up.
 IMPATIENT: Final = Limits(settle_s=0.02, pause_s=0.002)
 
-#: A checkpoint after that many pages, so that a short piece of work has several.
-CHECKPOINT_PAGES: Final = 12
-
 #: How often one thing is tried.
 TRIES: Final = 4
 
@@ -48,7 +45,6 @@ class Script:
             except StoreError as error:
                 self.errors.append(str(error))
             else:
-                writer_of(store).connection.wal_autocheckpoint(CHECKPOINT_PAGES)
                 return store
         return None
 
@@ -103,6 +99,8 @@ def integrity_of(path: Path) -> str:
     connection = apsw.Connection(str(path))
     try:
         return str(connection.pragma("integrity_check"))
+    except apsw.CorruptError as error:
+        return str(error)
     finally:
         connection.close()
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import apsw
 import pytest
 
+from journeyman import Record
 from journeyman.receipts import Receipt
-from journeyman.store import sqlite_file
+from journeyman.store import Store, open_store, sqlite_wal
+from journeyman.store.sqlite_wal import Checkpoints
+from journeyman.testing.contract import everything
+from journeyman.testing.records import make_records
 from tests.crash.experiment import sizes
-from tests.crash.script import Script, lost_from, made, writer_of
+from tests.crash.script import Script, integrity_of, lost_from, made, url_of, writer_of
 from tests.crash.vfs import Disk, Fault, faulty_disk
 
 #: How often a disk is accessed for one command, at most.
 ACCESSES_PER_COMMAND = 12
+
+
+@pytest.fixture(autouse=True)
+def _frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a short piece of work has several."""
+    monkeypatch.setattr(sqlite_wal, "CHECKPOINT_PAGES", 12)
 
 
 class Losses:
@@ -148,5 +160,126 @@ async def test_what_comes_back_would_be_lost_were_it_not_written_again(
     sync_fails: bool,
 ) -> None:
     """The controls: the same with less than what opening a store does."""
-    monkeypatch.setattr(sqlite_file, "_write_wal_again", instead)
+    monkeypatch.setattr(sqlite_wal, "write_again", instead)
     assert any(await lost_by_kills(tmp_path, sync_fails=sync_fails))
+
+
+# A part that counts as copied: what SQLite's own checkpoints lose.
+
+
+def fail_sync(disk: Disk, *, nth: int, role: str) -> None:
+    """From now on, let the n-th sync of such a file fail, and lose what it was to make durable."""
+    seen = count(1)
+
+    def arm(site: str) -> None:
+        if site == f"sync {role}" and next(seen) == nth:
+            disk.arm(Fault(kind="sync", nth=1))
+
+    disk.before = arm
+
+
+async def lost_after_partial_checkpoint(folder: Path, nth: int) -> bool | None:
+    """While a tool reads, a part of the WAL is copied; later the n-th sync of the database fails, once; then the WAL
+    begins anew, and the power goes out. Whether anything is lost; None when there was no n-th sync.
+    """
+    path = made(folder / "running") / "log.db"
+    with faulty_disk(seed=1) as disk:
+        store = await open_store(url_of(path))
+        await copy_part(store, path)
+        with reading(path):
+            fail_sync(disk, nth=nth, role="database")
+            await grow(store, 4)
+        await grow(store, 5)
+        fired, disk.before = disk.fired, lambda site: None
+        records = await everything(store)
+        left = disk.lose_power(folder / "left") / "log.db"
+        await store.close()
+    return await is_lost(left, records) if fired else None
+
+
+async def grow(store: Store, times: int, *, records: int = 16) -> None:
+    """Append that often, with a page or more for each record."""
+    for _ in range(times):
+        after = await store.log.head()
+        await store.log.append(make_records(records, after=after, body=bytes(4000)), after=after)
+
+
+async def copy_part(store: Store, path: Path) -> None:
+    """Get a part of the WAL into the database, and count it as copied: the rest is held up by a reader."""
+    await grow(store, 3)
+    await grow(store, 1, records=5)  # Too few for a checkpoint: so there is something for the reader in the WAL.
+    with reading(path):
+        await grow(store, 2)
+    frames, copied = sqlite_wal.progress(writer_of(store).connection)
+    assert 0 < copied < frames
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A tool that reads, and sees what was there at the beginning."""
+    connection = apsw.Connection(str(path))
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM messages").fetchall()
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+async def is_lost(path: Path, records: list[Record]) -> bool:
+    if integrity_of(path) != "ok":
+        return True
+    store = await open_store(url_of(path))
+    try:
+        return await everything(store) != records
+    finally:
+        await store.close()
+
+
+async def losses_after_partial_checkpoints(folder: Path) -> list[bool]:
+    lost: list[bool] = []
+    while (found := await lost_after_partial_checkpoint(folder / str(len(lost)), len(lost) + 1)) is not None:
+        lost.append(found)
+    assert lost
+    return lost
+
+
+async def test_a_part_that_counts_as_copied_is_not_lost_when_a_later_sync_fails(tmp_path: Path) -> None:
+    assert not any(await losses_after_partial_checkpoints(tmp_path))
+
+
+async def test_a_wal_that_is_kept_gets_into_the_database_once_all_processes_have_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = made(tmp_path / "running") / "log.db"
+    with faulty_disk() as disk:
+        store = await open_store(url_of(path))
+        await copy_part(store, path)
+        fail_sync(disk, nth=1, role="database")
+        await grow(store, 5)
+        disk.before = lambda site: None
+        assert "grows until all processes that use the file have been stopped" in caplog.text
+        kept, copied = sqlite_wal.progress(writer_of(store).connection)
+        assert 0 < copied < kept
+        await store.close()
+        store = await open_store(url_of(path))
+        assert sqlite_wal.progress(writer_of(store).connection) == (kept, 0)
+        records = await everything(store)
+        await grow(store, 2)
+        assert sqlite_wal.progress(writer_of(store).connection)[0] < kept
+        await store.close()
+        left = disk.lose_power(tmp_path / "left") / "log.db"
+    store = await open_store(url_of(left))
+    assert (await everything(store))[: len(records)] == records
+    await store.close()
+    assert integrity_of(left) == "ok"
+
+
+def checkpoint_by_sqlite(checkpoints: Checkpoints, error: apsw.Error) -> None:
+    """As SQLite does it by itself: nobody is told of an error, and the next checkpoint goes on."""
+
+
+async def test_checkpoints_of_sqlite_itself_would_lose_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control. It shows in a database that is malformed, or lacks messages."""
+    monkeypatch.setattr(Checkpoints, "_meet", checkpoint_by_sqlite)
+    assert any(await losses_after_partial_checkpoints(tmp_path))

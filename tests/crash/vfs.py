@@ -4,10 +4,9 @@
 it. It counts every access, fails those that a `Fault` names, and knows what of each file would be left if the power
 went out now: what was synced, and of the rest as much as chance wants.
 
-It is harsher than life in two points. An error of a checkpoint after a commit is SQLite's secret elsewhere; through a
-VFS in Python it comes out of the commit, which was done. And what a failed sync has lost is lost by the byte, where the
-kernel loses pages: a write beside it brings nothing back. The shared memory (`-shm`) is not part of it: SQLite builds
-it anew after a loss of power.
+It is harsher than life: what a failed sync has lost is lost by the byte, where the kernel loses pages, and a write
+beside it brings nothing back. The shared memory (`-shm`) is not part of it: SQLite builds it anew after a loss of
+power.
 """
 
 from __future__ import annotations

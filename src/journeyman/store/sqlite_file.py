@@ -25,8 +25,10 @@ import msgspec
 
 from journeyman.errors import Corrupt, NotAStore, NotReady, OutcomeUnknown, StoreError
 from journeyman.message import Record
+from journeyman.store import sqlite_wal
 from journeyman.store.base import Entry
 from journeyman.store.limits import check_written
+from journeyman.store.sqlite_wal import Checkpoints, begun, damaged
 from journeyman.store.touch import TouchFile
 
 #: What marks a SQLite file as a store ("Jnym"), and the layout that this version writes; both set by the .sql file.
@@ -38,14 +40,6 @@ SQLITE_VERSION_MIN = (3, 51, 3)
 
 #: How long to wait for foreign tools that lock the database, in milliseconds. Our own writers queue at the lock file.
 BUSY_TIMEOUT_MS = 5000
-
-#: The sizes of what stands before all frames of the WAL and before each (sqlite.org/fileformat2.html, 4.1).
-WAL_HEADER_BYTES = 32
-WAL_FRAME_HEADER_BYTES = 24
-
-#: How much of the WAL is written again at once. SQLite masks a length with 0x1ffff: a multiple of 128 KiB would be a
-#: write of nothing, which it takes for a full disk.
-COPY_BYTES = 64 * 1024
 
 #: The message name that has an index of its own.
 SET_ASIDE = "journeyman/message-set-aside"
@@ -181,6 +175,7 @@ class Writer:
             # Under the lock, so that processes that start together don't create the store together.
             with self.turn:
                 self.connection = _connect_durably(path)
+                self._checkpoints = Checkpoints(self.connection, path)
         except BaseException:
             self._news.close()
             self.turn.close()
@@ -213,6 +208,7 @@ class Writer:
             return True
 
     def close(self) -> None:
+        self._checkpoints.close()
         self.connection.close()
         self.turn.close()
         self._news.close()
@@ -223,9 +219,11 @@ class Writer:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self.turn, _begun(self.connection):
-            yield
-            self._commit()
+        with self.turn:
+            with begun(self.connection):
+                yield
+                self._commit()
+            self._checkpoints.run_if_due()
 
     def _commit(self) -> None:
         try:
@@ -249,6 +247,8 @@ class Reader:
         self._path = path
         self.connection = _connect(path, apsw.SQLITE_OPEN_READWRITE)
         self.connection.pragma("query_only", 1)
+        # Checkpoints are the writer's.
+        self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self.claims = Claims(path)
         self._data_version: int | None = None
         self._head = 0
@@ -324,7 +324,7 @@ def translated(error: apsw.Error | OSError | UnicodeDecodeError, path: str) -> S
     match error:
         case apsw.CorruptError() | apsw.NotADBError() | apsw.SQLError() | UnicodeDecodeError():
             # Of a schema that can't be read, SQLite shows all that there is, over many lines.
-            return _damaged(path, str(error).partition("\n")[0])
+            return damaged(path, str(error).partition("\n")[0])
         case apsw.FullError() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return NotReady(f"{path}: no space is left ({error}). Nothing was written. Make room, then try again.")
         case apsw.BusyError() | apsw.LockedError():
@@ -357,7 +357,7 @@ def _connect(path: str, flags: int) -> apsw.Connection:
         _set_pragmas(connection, path)
         if empty:
             # In one transaction with its marks: a crash in between leaves the file empty, not half made.
-            with _begun(connection):
+            with begun(connection):
                 connection.execute(_CREATE)
                 connection.execute("COMMIT")
     except BaseException:
@@ -370,40 +370,11 @@ def _connect_durably(path: str) -> apsw.Connection:
     """Open the file or create it, and make sure that all that can be read from it will survive a loss of power."""
     connection = _connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     try:
-        _write_wal_again(connection, path)
+        sqlite_wal.write_again(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _write_wal_again(connection: apsw.Connection, path: str) -> None:
-    """Write the valid part of the WAL over itself, and sync it.
-
-    The first to open the file after a crash takes every whole commit in the WAL for done. But a process may have died
-    between writing one and syncing it, or after a sync that failed: such a commit was told to nobody, and is perhaps
-    in the kernel's cache only. Told now, as the receipt of a repeated idempotency key or by a query, it could be lost
-    with the power, and all that was appended behind it, too.
-    A sync alone would not help: after one that failed, Linux takes the pages for clean, and the next one succeeds
-    without them (lwn.net/Articles/752063). Writing makes them dirty again. While the process lives that is not needed:
-    SQLite does not count a commit whose sync failed, and writes the next one over it.
-    """
-    frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-    page_bytes = _one(connection, "PRAGMA page_size")
-    if frames <= 0:
-        _check_whole(path, page_bytes)
-        return
-    size = WAL_HEADER_BYTES + frames * (WAL_FRAME_HEADER_BYTES + page_bytes)
-    # The lock file keeps our writers out, the transaction those of other tools. Unlike the database, the WAL may be
-    # opened a second time: SQLite locks nothing in it.
-    with _begun(connection):
-        wal = apsw.VFSFile("", f"{path}-wal", [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0])
-        try:
-            for offset in range(0, size, COPY_BYTES):
-                wal.xWrite(wal.xRead(min(COPY_BYTES, size - offset), offset), offset)
-            wal.xSync(apsw.SQLITE_SYNC_FULL)
-        finally:
-            wal.xClose()
 
 
 def _check_content(connection: apsw.Connection, path: str) -> bool:
@@ -431,16 +402,6 @@ def _check_content(connection: apsw.Connection, path: str) -> bool:
     return False
 
 
-def _check_whole(path: str, page_bytes: int) -> None:
-    """With nothing in the WAL, the file has whole pages only. What the last one lacks SQLite would take for zeros."""
-    if os.path.getsize(path) % page_bytes:
-        raise _damaged(path, "it was cut off within a page")
-
-
-def _damaged(path: str, why: str) -> Corrupt:
-    return Corrupt(f"{path} is damaged: {why}. Stop all processes that use it, and restore it from a backup.")
-
-
 def _not_sqlite(path: str) -> NotAStore:
     return NotAStore(f"{path} is not a SQLite file. Correct the store's URL, or move that file away.")
 
@@ -458,18 +419,6 @@ def _set_pragmas(connection: apsw.Connection, path: str) -> None:
                 f"{path} can't be used safely: SQLite left {pragma} at {found}, it must be {value}. Put the file on "
                 "a local disk."
             )
-
-
-@contextmanager
-def _begun(connection: apsw.Connection) -> Iterator[None]:
-    """A transaction that writes. What the block has not committed at its end is taken back."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    finally:
-        # After some errors SQLite has rolled back by itself, and another ROLLBACK would hide the error behind its own.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 def _one(connection: apsw.Connection, sql: str) -> int:
