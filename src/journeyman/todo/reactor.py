@@ -18,7 +18,7 @@ from journeyman.retry import describe
 from journeyman.todo.backoff import Backoff
 from journeyman.todo.jobs import ReactionAdded, ReactionRefused, ReactionRow
 from journeyman.todo.ledger import jobs_state
-from journeyman.todo.recorder import Recorder
+from journeyman.todo.recorder import Recorder, is_trouble
 from journeyman.todo.worker import Reaction, TodoWorker
 from journeyman.worker import is_cancelled_or_exiting
 
@@ -111,7 +111,9 @@ class Reactor:
             self._number = -1
             self.backoff.failed()
             self.fault = f"reaction {self._reaction.name}: {describe(error)}"
-            logger.exception("%s: %s; it is tried again", self._worker.name, self.fault)
+            # A store in trouble is not the reaction's defect: where it stood in the code says nothing.
+            traceback = None if is_trouble(error) else error
+            logger.error("%s: %s; it is tried again", self._worker.name, self.fault, exc_info=traceback)
             return False
         self.backoff.succeeded()
         self.fault = None
