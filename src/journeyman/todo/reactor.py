@@ -113,7 +113,7 @@ class Reactor:
             self.fault = f"reaction {self._reaction.name}: {describe(error)}"
             # A store in trouble is not the reaction's defect: where it stood in the code says nothing.
             traceback = None if is_trouble(error) else error
-            logger.error("%s: %s; it is tried again", self._worker.name, self.fault, exc_info=traceback)
+            logger.exception("%s: %s; it is tried again", self._worker.name, self.fault, exc_info=traceback)
             return False
         self.backoff.succeeded()
         self.fault = None
