@@ -42,6 +42,8 @@ def main(
     """
     console = _console()
     chosen = _chosen(rows(QUICK if quick else FULL), only)
+    if publish and (quick or only):
+        raise typer.BadParameter("what is published is the whole: --publish goes with neither --quick nor --rows.")
     if list_rows:
         for row in chosen:
             console.print(f"{row.name:<20} {row.title}")
@@ -56,13 +58,13 @@ def main(
     document = results.as_json(measured, durable, environment)
     if json_file is not None:
         _write_json(json_file, document)
-    if publish:
-        _publish(document, report.as_markdown(measured, durable, environment))
-    failures = [why for result in measured for why in result.failed.values()]
-    failures += [f"{one.name} does not wait for the disk: it is no equal." for one in durable if not one.holds]
+    failures = [one.objection for one in durable if one.objection]
+    failures += [why for result in measured for why in result.failed.values()]
     if failures:
         console.print("\n".join(failures), style="red", markup=False)
         raise typer.Exit(1)
+    if publish:
+        _publish(document, report.as_markdown(measured, durable, environment))
 
 
 def _console() -> Console:
@@ -102,7 +104,7 @@ def _measure(
             for number in range(rounds):
                 for contender in _in_turn(result.row, number):
                     progress.update(bar, description=f"{result.row.name}: {contender.name}")
-                    _run(workplace, result, contender)
+                    _run(workplace, result, contender, number)
                     progress.advance(bar)
     return measured, durable
 
@@ -119,10 +121,10 @@ def _in_turn(row: Row, number: int) -> list[Contender]:
     return [*row.contenders[first:], *row.contenders[:first]]
 
 
-def _run(workplace: Workplace, result: RowResult, contender: Contender) -> None:
+def _run(workplace: Workplace, result: RowResult, contender: Contender, number: int) -> None:
     try:
         workplace.prepare(contender)
-        result.add(contender, workplace.run(contender))
+        result.add(contender, number, workplace.run(contender))
     except Failed as error:
         result.failed[contender.name] = str(error)
 

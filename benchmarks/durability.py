@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.rows import Contender
-from benchmarks.runs import Workplace
+from benchmarks.runs import Failed, Workplace
 
 LESS: Final = 20
 MORE: Final = 120
@@ -40,11 +40,14 @@ class Durability:
     name: str
     syncs: float | None
     settings: str
+    failed: str = ""
 
     @property
-    def holds(self) -> bool:
-        """Whether each piece of work waits for the disk; None would be for a machine without strace."""
-        return self.syncs is None or self.syncs > 0.99
+    def objection(self) -> str:
+        """Why the contender is no equal; empty if it is, or if only its connection could be asked."""
+        if self.failed or self.syncs is None or self.syncs > 0.99:
+            return self.failed
+        return f"{self.name} does not wait for the disk: it is no equal."
 
 
 def has_strace() -> bool:
@@ -52,11 +55,14 @@ def has_strace() -> bool:
 
 
 def check(workplace: Workplace, contender: Contender) -> Durability:
-    """Count, where strace is there; else only ask.
+    """Count, where strace is there; else only ask."""
+    try:
+        return _checked(workplace, contender)
+    except Failed as error:
+        return Durability(contender.name, None, "failed", str(error))
 
-    Raises:
-        Failed: the contender did not do its work.
-    """
+
+def _checked(workplace: Workplace, contender: Contender) -> Durability:
     less, more = (replace(contender, options={**contender.options, "count": count}) for count in (LESS, MORE))
     if not has_strace():
         return Durability(contender.name, None, str(workplace.run(less)["durability"]))

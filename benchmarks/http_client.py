@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 
-from benchmarks.load import Figures, Writing, drive
+from benchmarks.load import BUSY_PAUSE_S, Figures, Writing, drive
 
 PATH = "/commands/posts/write"
 
@@ -21,7 +21,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = b""
-        self._answer: asyncio.Future[None] | None = None
+        self._answer: asyncio.Future[bool] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -34,8 +34,8 @@ class Connection(asyncio.Protocol):
             return
         self._received = b""
         if self._answer is not None and not self._answer.done():
-            if head.startswith(b"HTTP/1.1 201 "):
-                self._answer.set_result(None)
+            if head.startswith((b"HTTP/1.1 201 ", b"HTTP/1.1 503 ")):
+                self._answer.set_result(head.startswith(b"HTTP/1.1 201 "))
             else:
                 self._answer.set_exception(RuntimeError((head + b"\n" + body).decode()))
 
@@ -44,10 +44,14 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionError("the server closed the connection"))
 
     async def send(self, request: bytes) -> None:
-        """Send a request, and return when the command is recorded."""
+        """Send a request, again when the server is busy, and return when the command is recorded."""
+        while not await self._send(request):
+            await asyncio.sleep(BUSY_PAUSE_S)
+
+    async def _send(self, request: bytes) -> bool:
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        await self._answer
+        return await self._answer
 
 
 def _content_length(head: bytes) -> int:

@@ -22,6 +22,9 @@ POSTS_PER_CALLER = 20
 #: check can subtract them.
 WARM_UP = 5
 
+#: The pause of a caller who was told that the store is busy, before the next try, in seconds. It counts as latency.
+BUSY_PAUSE_S = 0.02
+
 CONTENT = "Every accepted command is kept; every job gets one recorded answer."
 
 

@@ -58,12 +58,14 @@ def as_markdown(results: Sequence[RowResult], durability: Sequence[Durability], 
 def _durability_table(durability: Sequence[Durability]) -> Table:
     table = Table("Who", "Waits for the disk, each piece of work", "Its connection", "", box=box.SIMPLE_HEAD)
     for one in durability:
-        table.add_row(one.name, _syncs(one), one.settings, "" if one.holds else "[bold red]not durable[/]")
+        table.add_row(one.name, _syncs(one), one.settings, "[bold red]no equal[/]" if one.objection else "")
     return table
 
 
 def _syncs(one: Durability) -> str:
-    return "not counted: no strace here" if one.syncs is None else f"{one.syncs:.2f} times"
+    if one.syncs is None:
+        return "not counted" if one.failed else "not counted: no strace here"
+    return f"{one.syncs:.2f} times"
 
 
 def _lines(result: RowResult) -> Iterator[tuple[str, ...]]:

@@ -14,27 +14,28 @@ from benchmarks.rows import UNITS, Contender, Goal, Row
 
 @dataclass
 class RowResult:
-    """The rounds of one row, by contender; and what failed, by contender."""
+    """The figures of one row, by contender and round; and what failed, by contender."""
 
     row: Row
-    rounds: dict[str, list[Figures]] = field(default_factory=dict)
+    rounds: dict[str, dict[int, Figures]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def add(self, contender: Contender, figures: Figures) -> None:
-        self.rounds.setdefault(contender.name, []).append(figures)
+    def add(self, contender: Contender, number: int, figures: Figures) -> None:
+        self.rounds.setdefault(contender.name, {})[number] = figures
 
     def figures(self, contender: str) -> list[str]:
         """The names of the figures that a contender has told, in their order."""
-        told = self.rounds.get(contender) or [{}]
-        return [name for name in UNITS if name in told[0]]
+        told = next(iter(self.rounds.get(contender, {}).values()), {})
+        return [name for name in UNITS if name in told]
 
     def values(self, contender: str, figure: str) -> list[float]:
-        return [figures[figure] for figures in self.rounds.get(contender, []) if figure in figures]
+        return [figures[figure] for figures in self.rounds.get(contender, {}).values() if figure in figures]
 
     def ratio(self, of: str, than: str, figure: str) -> float | None:
-        """The median of the ratios of each round; None when one of both has no figure."""
-        pairs = list(zip(self.values(of, figure), self.values(than, figure), strict=False))
-        return median(ours / theirs for ours, theirs in pairs) if pairs else None
+        """The median of the ratios of each round; None when there is no round in which both have the figure."""
+        ours, theirs = self.rounds.get(of, {}), self.rounds.get(than, {})
+        both = [number for number in ours if figure in ours[number] and figure in theirs.get(number, {})]
+        return median(ours[number][figure] / theirs[number][figure] for number in both) if both else None
 
     def reached(self, goal: Goal) -> tuple[float | None, bool]:
         """What is compared with the goal's bound, and whether that is enough; never without a figure."""
@@ -76,7 +77,7 @@ def _row(result: RowResult) -> dict[str, Any]:
 
 def _contender(result: RowResult, name: str) -> dict[str, Any]:
     told = {figure: result.values(name, figure) for figure in result.figures(name)}
-    settings = {figures["durability"] for figures in result.rounds[name] if "durability" in figures}
+    settings = {figures["durability"] for figures in result.rounds[name].values() if "durability" in figures}
     return {
         "figures": {
             figure: {"median": median(values), "spread": spread(values), "rounds": values}

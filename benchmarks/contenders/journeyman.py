@@ -18,6 +18,7 @@ import uuid_utils
 
 from benchmarks.http_client import measured
 from benchmarks.load import (
+    BUSY_PAUSE_S,
     Figures,
     drive,
     latency_figures,
@@ -38,7 +39,7 @@ from benchmarks.posts import (
     plain_app,
     write_of,
 )
-from journeyman import App, PauseWorker, Record, ResumeWorker, open_store
+from journeyman import App, Busy, Command, PauseWorker, Record, ResumeWorker, open_store
 from journeyman.todo.jobs import JobStarted
 
 STORE = "sqlite:///log.db"
@@ -58,10 +59,20 @@ def commands(*, callers: int, count: int) -> Figures:
 
     async def run() -> Figures:
         async with plain_app().running(STORE) as app:
-            figures = await drive(lambda writing: app.execute(write_of(writing)), callers=callers, count=count)
+            figures = await drive(lambda writing: _execute(app, write_of(writing)), callers=callers, count=count)
             return figures | {"durability": _durability(app)}
 
     return asyncio.run(run())
+
+
+async def _execute(app: App, command: Command) -> None:
+    """Execute a command, again when the disk keeps the store busy: that is what callers do."""
+    while True:
+        try:
+            await app.execute(command)
+            return
+        except Busy:
+            await asyncio.sleep(BUSY_PAUSE_S)
 
 
 def replay(*, times: int = 1) -> Figures:
@@ -245,7 +256,7 @@ async def _ask(app: App, count: int, *, callers: int) -> None:
 
     async def call() -> None:
         for number in numbers:
-            await app.execute(AskReview(review_id=f"job-{number}"))
+            await _execute(app, AskReview(review_id=f"job-{number}"))
 
     await asyncio.gather(*(call() for _ in range(callers)))
 
