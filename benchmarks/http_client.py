@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
 
     async def send(self, request: bytes) -> None:
         """Send a request, again when the server is busy, and return when the command is recorded."""
-        while not await self._send(request):
+        while not await self._send(request):  # noqa: ASYNC110  # nothing tells when the server has recovered
             await asyncio.sleep(BUSY_PAUSE_S)
 
     async def _send(self, request: bytes) -> bool:
