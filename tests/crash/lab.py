@@ -202,12 +202,12 @@ class Lab:
         with suppress(ConnectionError):
             client.stdin.write("".join(f"{key} {about}\n" for key, about in questions).encode())
             await client.stdin.drain()
-        async with asyncio.timeout(PATIENCE_S):
-            for _ in range(min(count, len(questions))):
+        for _ in range(min(count, len(questions))):
+            async with asyncio.timeout(PATIENCE_S):
                 line = await client.stdout.readline()
-                if not line:
-                    return False
-                self._note(line)
+            if not line:
+                return False
+            self._note(line)
         return True
 
     def _note(self, line: bytes) -> None:
