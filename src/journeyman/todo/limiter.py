@@ -32,7 +32,8 @@ class Limiter:
 
     The number is a time of the day, so clocks matter: not for what is recorded, only for the pace. One that seems
     further ahead than it can be was written by a clock that has been set back since; it counts as the furthest that it
-    can be.
+    can be. The clocks of several machines must agree within the time that a burst takes at the even pace, some 6 s: where
+    they differ by more, the limit is not kept.
 
     Args:
         now_us: the time, in microseconds since 1970 UTC.
