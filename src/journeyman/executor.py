@@ -111,6 +111,8 @@ class Executor:
         self._replica = replica
         self._timing = timing
         self._limits = limits
+        # Kept, because Python 3.11 asks the kernel for the process's id each time that the running loop is asked for.
+        self._loop = asyncio.get_running_loop()
         self._on_settled = on_settled
         self._commands = WaitingCommands()
         self._queries: deque[tuple[Callable[[AppState], Any], asyncio.Future[Any]]] = deque()
@@ -164,7 +166,7 @@ class Executor:
             raise NotRunning("The application is stopping. Nothing was recorded.")
         if self.stalled_since is not None:
             raise Busy("The store is slow to answer.")
-        pending = prepare(self._catalog, command, envelope, id=self._timing.new_id())
+        pending = prepare(self._catalog, command, envelope, self._loop, id=self._timing.new_id())
         self._commands.add(pending)
         self._wake.set()
         return pending.future

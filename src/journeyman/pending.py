@@ -40,7 +40,15 @@ class Pending:
     __slots__ = ("body", "data", "envelope", "future", "id", "kind", "meta", "outcome", "subject")
 
     def __init__(
-        self, kind: CommandType, data: bytes, body: Command, envelope: Envelope, *, id: str, subject: str | None
+        self,
+        kind: CommandType,
+        data: bytes,
+        body: Command,
+        envelope: Envelope,
+        future: asyncio.Future[Receipt],
+        *,
+        id: str,
+        subject: str | None,
     ) -> None:
         self.kind = kind
         self.data = data
@@ -49,7 +57,7 @@ class Pending:
         self.id = id
         self.subject = subject
         self.meta = encode_meta(envelope.meta)
-        self.future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[Receipt] = future
         #: What it was judged to; told once what it rests on is durable.
         self.outcome: Receipt | JourneymanError | None = None
 
@@ -129,7 +137,9 @@ class WaitingCommands:
         self._bytes = 0
 
 
-def prepare(catalog: Catalog, command: Command, envelope: Envelope, *, id: str) -> Pending:
+def prepare(
+    catalog: Catalog, command: Command, envelope: Envelope, loop: asyncio.AbstractEventLoop, *, id: str
+) -> Pending:
     """Encode the command, and decode it again: what is applied now is what every replay will see.
 
     Raises:
@@ -149,7 +159,7 @@ def prepare(catalog: Catalog, command: Command, envelope: Envelope, *, id: str) 
     for text in (subject, envelope.actor, envelope.idempotency_key):
         if text is not None and not (len(text) <= TEXT_LENGTH_MAX and text.isascii() and text.isprintable()):
             _check_text(kind.name, text)
-    return Pending(kind, data, body, envelope, id=id, subject=subject)
+    return Pending(kind, data, body, envelope, loop.create_future(), id=id, subject=subject)
 
 
 def _check_text(command: str, text: str) -> None:

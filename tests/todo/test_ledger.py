@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -56,7 +57,8 @@ class Book:
     async def do(self, command: Command, *, fence: int | None = None) -> int:
         """Record the command, and give its position."""
         position = self.replica.position + 1
-        pending = prepare(self.catalog, command, Envelope(fence=fence), id=f"00000000-0000-7000-8000-{position:012}")
+        id = f"00000000-0000-7000-8000-{position:012}"
+        pending = prepare(self.catalog, command, Envelope(fence=fence), asyncio.get_running_loop(), id=id)
         message = pending.propose(position=position, recorded_at_us=self.now_us)
         pending.future.cancel()
         self.replica.propose(message)

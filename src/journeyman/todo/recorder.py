@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 TROUBLE_FIRST_S: Final = 0.05
 TROUBLE_MAX_S: Final = 5.0
 
+#: After how many tries each time one that is held up is told of again.
+TRIES_TOLD: Final = 10
+
 
 class Recorder:
     """Records commands in the name of one worker."""
@@ -30,6 +33,8 @@ class Recorder:
         self._worker = worker
         self._actor = f"worker:{worker}"
         self._uniform = uniform
+        #: How many outcomes the store holds up.
+        self._held_up = 0
 
     @property
     def is_over(self) -> bool:
@@ -60,15 +65,24 @@ class Recorder:
         """
         meta = Meta(error=error) if error is not None else NO_META
         tries = 0
-        while True:
-            try:
-                return await self.submit(command, cause, fence=fence, meta=meta)
-            except (Busy, StoreError) as trouble:
-                if not is_trouble(trouble) or self.is_over:
-                    raise
-                tries += 1
-                logger.warning("%s: try %d to record %s: %s", self._worker, tries, type(command).__name__, trouble)
+        try:
+            while True:
+                try:
+                    return await self.submit(command, cause, fence=fence, meta=meta)
+                except (Busy, StoreError) as trouble:
+                    if not is_trouble(trouble) or self.is_over:
+                        raise
+                    self._held_up += tries == 0
+                    tries += 1
+                    self._tell(command, tries, trouble)
                 await asyncio.sleep(draw_pause_s(TROUBLE_FIRST_S, 2.0, TROUBLE_MAX_S, tries, self._uniform))
+        finally:
+            self._held_up -= tries > 0
+
+    def _tell(self, command: Command, tries: int, trouble: Exception) -> None:
+        """In one line for all that the store holds up together; again for one that it holds up for long."""
+        if (tries == 1 and self._held_up == 1) or tries % TRIES_TOLD == 0:
+            logger.warning("%s: try %d to record %s: %s", self._worker, tries, type(command).__name__, trouble)
 
     async def finish(self, command: Command, cause: Message[Any] | None = None) -> None:
         """Record the end of an attempt. Refused means that it, or its job, is over already: nothing is left to do."""
