@@ -220,6 +220,11 @@ def without_root(path: Path) -> None:
     path.write_bytes(content)
 
 
+def schema_spoiled(path: Path) -> None:
+    """SQLite then shows the rest of the schema, over many lines."""
+    path.write_bytes(path.read_bytes().replace(b"INTEGER PRIMARY KEY", b"INTEGER `RIMARY KEY", 1))
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -229,6 +234,7 @@ def without_root(path: Path) -> None:
         (halved, "is damaged"),
         (cut_off_within_a_page, "is damaged: it was cut off within a page"),
         (without_root, "is damaged"),
+        (schema_spoiled, "is damaged: malformed database schema"),
     ],
 )
 def test_the_command_line_says_in_one_line_what_is_wrong_with_the_file(

@@ -42,7 +42,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # Lazily: a test that failed may have left files open, and a disk that stays would fail every later run.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill_up(path: Path) -> None:
@@ -109,6 +110,18 @@ async def test_a_store_can_not_be_created_on_a_full_disk_and_can_be_later(tmp_pa
             await open_store(url_of(disk / "log.db"))
         os.unlink(disk / "filler")
         await (await open_store(url_of(disk / "log.db"))).close()
+
+
+async def test_a_snapshot_that_finds_no_space_says_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        store = await open_store(url_of(disk / "log.db"))
+        try:
+            with pytest.raises(NotReady, match=r"no space is left.*Make room"):
+                await store.blobs.save("snapshot", [bytes(DISK_BYTES)])
+            await store.blobs.save("snapshot", [b"small"])
+            assert await store.blobs.load("snapshot") == b"small"
+        finally:
+            await store.close()
 
 
 async def test_the_same_where_no_disk_can_be_mounted(tmp_path: Path) -> None:

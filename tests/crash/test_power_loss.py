@@ -94,7 +94,8 @@ async def killed_then_lost(folder: Path, nth: int, *, sync_fails: bool) -> list[
     Returns what is lost of what either was told; None when there was no n-th sync.
     """
     path = made(folder / "running") / "log.db"
-    first, second = Script(), Script()
+    # Of several pages each, so that opening writes the WAL again in more than one piece.
+    first, second = Script(body_length=20_000), Script(body_length=20_000)
     killed: list[Mapping[str, Receipt]] = []
     keys = [f"q{n}" for n in range(6)]
     with faulty_disk() as disk:
@@ -273,6 +274,23 @@ async def test_a_wal_that_is_kept_gets_into_the_database_once_all_processes_have
     assert (await everything(store))[: len(records)] == records
     await store.close()
     assert integrity_of(left) == "ok"
+
+
+async def test_a_wal_that_one_process_keeps_does_not_begin_anew_for_another(tmp_path: Path) -> None:
+    """The other one met no failure, and goes on with its checkpoints."""
+    path = made(tmp_path / "running") / "log.db"
+    with faulty_disk() as disk:
+        store, other = await open_store(url_of(path)), await open_store(url_of(path))
+        await copy_part(store, path)
+        fail_sync(disk, nth=1, role="database")
+        await grow(store, 1)
+        await grow(other, 10)
+        records = await everything(other)
+        left = disk.lose_power(tmp_path / "left") / "log.db"
+        assert disk.fired == 1
+        await other.close()
+        await store.close()
+    assert not await is_lost(left, records)
 
 
 def checkpoint_by_sqlite(checkpoints: Checkpoints, error: apsw.Error) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from journeyman.store import Store, open_store, sqlite, sqlite_wal
-from journeyman.testing.contract import everything
 from journeyman.testing.records import make_records
 from tests.crash.experiment import sizes
 from tests.crash.script import url_of, writer_of
@@ -73,14 +72,15 @@ async def test_the_wal_grows_while_another_process_reads_and_begins_anew_when_it
     await store.close()
 
 
-async def test_a_reader_of_ours_that_reads_all_again_and_again_does_not_keep_the_wal(tmp_path: Path) -> None:
+async def test_a_reader_of_ours_that_reads_again_and_again_does_not_keep_the_wal(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     store, reader = await open_store(url_of(path)), await open_store(url_of(path))
     await append(store, 2 * sqlite.READ_RECORDS_MAX)
     for _ in range(20):
-        await append(store, 200)
-        await everything(reader)
+        # A whole chunk, behind which there is more: where a statement could stay unfinished.
+        assert len(await reader.log.read(0, sqlite.READ_RECORDS_MAX)) == sqlite.READ_RECORDS_MAX
+        await append(store, 300)
     frames, _ = sqlite_wal.progress(writer_of(store).connection)
-    assert frames < 3 * sqlite_wal.CHECKPOINT_PAGES
+    assert frames < 2 * sqlite_wal.CHECKPOINT_PAGES
     await reader.close()
     await store.close()

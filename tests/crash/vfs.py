@@ -71,7 +71,8 @@ class Content:
         self._waiting.append((size, None))
 
     def sync(self) -> None:
-        self._synced = self.left_by_loss(lambda: True)
+        for offset, data in self._waiting:
+            _write(self._synced, offset, data) if data is not None else _resize(self._synced, offset)
         self._waiting.clear()
 
     def fail_to_sync(self, reaches: Callable[[], bool]) -> None:
