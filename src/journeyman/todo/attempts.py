@@ -41,17 +41,17 @@ START_TOLD_S: Final = 0.5
 class Running:
     """An attempt that runs here.
 
-    `fence` is None until its start is recorded; `over` when the state has ended it; `has_leave` when it counts for the
-    limit that all processes share.
+    `fence` is None until its start is recorded; `over` when the state has ended it; `leave_us` is when it took leave to
+    begin, None for what needs none.
     """
 
-    __slots__ = ("fence", "has_leave", "over", "row", "task")
+    __slots__ = ("fence", "leave_us", "over", "row", "task")
 
     def __init__(self, row: JobRow) -> None:
         self.row = row
         self.fence: int | None = None
         self.over = False
-        self.has_leave = False
+        self.leave_us: int | None = None
         self.task: asyncio.Task[None] | None = None
 
 

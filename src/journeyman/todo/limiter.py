@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from journeyman.errors import StoreError
-from journeyman.store.base import KeyValue
+from journeyman.store.base import Entry, KeyValue
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,9 @@ PAUSE_S: Final = 0.2
 
 KEY_PREFIX: Final = "limits/"
 
+#: Later than any time of the day.
+FURTHEST_US: Final = 2**63
+
 
 class Limiter:
     """Lets at most `per_minute` attempts begin in any 60 seconds, over all processes.
@@ -32,8 +35,8 @@ class Limiter:
 
     The number is a time of the day, so clocks matter: not for what is recorded, only for the pace. One that seems
     further ahead than it can be was written by a clock that has been set back since; it counts as the furthest that it
-    can be. The clocks of several machines must agree within the time that a burst takes at the even pace, some 6 s: where
-    they differ by more, the limit is not kept.
+    can be. The clocks of several machines must agree within the time that a burst takes at the even pace, some 6 s:
+    where they differ by more, the limit is not kept.
 
     Args:
         now_us: the time, in microseconds since 1970 UTC.
@@ -48,6 +51,7 @@ class Limiter:
         self._interval_us = MINUTE_US // (per_minute - self._burst + 1) + 1
         self._now_us = now_us
         self._next_us = 0
+        self._failing = False
 
     @property
     def waits_s(self) -> float:
@@ -56,30 +60,49 @@ class Limiter:
 
     async def take(self, count: int) -> int:
         """Take leave to begin so many attempts; how many may begin now. What is taken and not used is lost."""
-        return await self._decide(count, give=False)
+        return await self._decide(count, back_us=0)
 
-    async def give_back(self, count: int) -> None:
-        """Attempts that had leave to begin did not."""
-        await self._decide(count, give=True)
+    async def give_back(self, taken_us: Sequence[int]) -> None:
+        """Attempts that had leave to begin did not; they took it at these times, or later.
 
-    async def _decide(self, count: int, *, give: bool) -> int:
+        The time that passed since is lost. Others may have begun in it just because leave comes back with time anyway:
+        with all of it given back, they would count for nothing, and a minute could have more than the limit.
+        """
+        passed_us = abs(self._now_us() - min(taken_us))
+        back_us = len(taken_us) * self._interval_us - passed_us
+        if back_us > 0:
+            await self._decide(0, back_us=back_us)
+
+    async def _decide(self, count: int, *, back_us: int) -> int:
         try:
             for _ in range(TRIES_MAX):
                 entry = await self._keys.get(self._key)
-                stored_us = int(entry.value) if entry is not None else 0
-                due_us = self._bounded(stored_us)
-                granted = -count if give else min(count, self._allowed(due_us))
+                stored_us = self._read(entry)
+                due_us = self._bounded(stored_us) - back_us
+                granted = min(count, self._allowed(due_us))
                 due_us += granted * self._interval_us
                 self._next_us = due_us - (self._burst - 1) * self._interval_us
-                if granted == 0 and due_us >= stored_us:
-                    return 0
                 revision = entry.revision if entry is not None else 0
-                if await self._keys.put(self._key, str(due_us).encode(), expect=revision) is not None:
-                    return max(0, granted)
-        except (StoreError, ValueError) as error:
-            logger.warning("%s can't be read or written: %s", self._key, error)
+                is_unchanged = granted == 0 and due_us >= stored_us
+                if is_unchanged or await self._keys.put(self._key, str(due_us).encode(), expect=revision) is not None:
+                    self._failing = False
+                    return granted
+        except StoreError as error:
+            if not self._failing:  # Once for all that fail in a row.
+                logger.warning("%s can't be read or written, so nothing begins: %s", self._key, error)
+            self._failing = True
         self._next_us = self._now_us() + round(PAUSE_S * 1_000_000)
         return 0
+
+    def _read(self, entry: Entry | None) -> int:
+        """When the next attempt would be due; a value that is no time counts as the furthest, and is written anew."""
+        if entry is None:
+            return 0
+        try:
+            return int(entry.value)
+        except ValueError:
+            logger.warning("%s holds no time: it is written anew, after a pause", self._key)
+            return FURTHEST_US
 
     def _bounded(self, due_us: int) -> int:
         now_us = self._now_us()

@@ -71,8 +71,8 @@ class TodoRunner:
             if worker.requests_per_minute is not None
             else None
         )
-        #: Attempts that had leave to begin and were not recorded: another process was first.
-        self._unused = 0
+        #: When attempts took leave to begin that were then not recorded: another process was first.
+        self._unused_us: list[int] = []
         self._running: dict[str, Running] = {}
         self._resumed_at = 0
         self._next_due_s: float | None = None
@@ -161,15 +161,15 @@ class TodoRunner:
             released = JobReleased(fence=row.fence, reason="its process does not run it", retry_after_s=STRAY_RETRY_S)
             self._spawn(Running(row), self._recorder.finish(released))
         for row in choice.start[: await self._granted(len(choice.start))]:
-            self._start(row)
+            self._start(row, leave_us=now_us)
 
     async def _granted(self, wanted: int) -> int:
         """How many of so many attempts may begin, by the limit that all processes share."""
         if self._limiter is None:
             return wanted
-        unused, self._unused = self._unused, 0
-        if unused:
-            await self._limiter.give_back(unused)
+        unused_us, self._unused_us = self._unused_us, []
+        if unused_us:
+            await self._limiter.give_back(unused_us)
         return await self._limiter.take(wanted) if wanted else 0
 
     def _choose(self, state: AppState, instance: str, now_us: int) -> Choice:
@@ -191,7 +191,7 @@ class TodoRunner:
             free = min(free, total - jobs_state(state).jobs.count("due", self.name, "running"))
         return max(0, free)
 
-    def _start(self, row: JobRow) -> None:
+    def _start(self, row: JobRow, *, leave_us: int) -> None:
         running = Running(row)
         if row.attempts >= self.worker.retry.attempts:
             # Its last attempt killed its process, so that nobody could give up: a person decides.
@@ -200,7 +200,7 @@ class TodoRunner:
             return
         if row.suspect:
             self._process.suspect = (row.worker, row.job)
-        running.has_leave = True
+        running.leave_us = leave_us
         self._spawn(running, self._performer.run(running))
 
     def _spawn(self, running: Running, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -216,7 +216,8 @@ class TodoRunner:
 
     def _ended(self, running: Running, task: asyncio.Task[None]) -> None:
         del self._running[running.row.job]
-        self._unused += running.has_leave and running.fence is None
+        if running.leave_us is not None and running.fence is None and self._limiter is not None:
+            self._unused_us.append(running.leave_us)
         self._process.ended((running.row.worker, running.row.job))
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, NotRunning):
             logger.error("%s %s: the attempt was left open", self.name, running.row.job, exc_info=error)
