@@ -18,7 +18,7 @@ import pytest
 from journeyman import App, Attempt, Command, Record, ResumeWorker, Retry, RetryJob
 from journeyman.examples.blog.posts.openai_service import OpenAISummarizer
 from journeyman.testing import llm as fake
-from journeyman.testing.llm import FakeLLM, Reply, Request
+from journeyman.testing.llm import Ending, FakeLLM, Reply, Request
 from journeyman.todo import lane as lanes
 from tests.todo.desk import (
     WAIT_S,
@@ -34,6 +34,10 @@ from tests.todo.desk import (
     standing,
     until,
 )
+
+#: How long a reply is waited for, in seconds: where replies hang, and where a slow machine must not look like that.
+TOO_SLOW_S = 1.0
+PATIENT_S = 10.0
 
 IN_AN_HOUR = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
@@ -52,9 +56,11 @@ class Service:
 
 
 @asynccontextmanager
-async def client_of(base_url: str) -> AsyncIterator[Any]:
-    """A `perform` whose real client calls the service. A reply that takes half a second is too slow."""
-    client = OpenAISummarizer(base_url=base_url, api_key="sk-any", model="small", characters_max=500, timeout_s=0.5)
+async def client_of(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[Any]:
+    """A `perform` whose real client calls the service."""
+    client = OpenAISummarizer(
+        base_url=base_url, api_key="sk-any", model="small", characters_max=500, timeout_s=timeout_s
+    )
 
     async def perform(attempt: Attempt[Ask]) -> Command:
         return Answer(key=attempt.id, text=await client.summarize("A title", attempt.id, key=attempt.key))
@@ -66,10 +72,12 @@ async def client_of(base_url: str) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def calling(service: Service, **attributes: Any) -> AsyncIterator[tuple[App, FakeLLM]]:
+async def calling(
+    service: Service, *, too_slow_s: float = PATIENT_S, **attributes: Any
+) -> AsyncIterator[tuple[App, FakeLLM]]:
     async with (
         FakeLLM([service]) as llm,
-        client_of(llm.base_url) as perform,
+        client_of(llm.base_url, timeout_s=too_slow_s) as perform,
         running(make(perform, **attributes)) as app,
     ):
         yield app, llm
@@ -104,8 +112,8 @@ def quick_lane(monkeypatch: pytest.MonkeyPatch) -> None:
         (fake.malformed(), "running", "ServiceError: The service's answer is not a chat completion"),
         (fake.empty(), "running", "ServiceError: The model wrote nothing"),
         (fake.long(3_000_000), "running", "ServiceError: The service's answer has more than"),
-        (fake.hang(), "running", "TimeoutError: The service gave no complete answer within 0.5 s"),
-        (fake.trickle(), "running", "TimeoutError: The service gave no complete answer within 0.5 s"),
+        (fake.hang(), "running", "TimeoutError: The service gave no complete answer within 1 s"),
+        (fake.trickle(), "running", "TimeoutError: The service gave no complete answer within 1 s"),
         (fake.status(401), "lane stopped", "Unauthorized: The service answered 401: correct OPENAI_API_KEY"),
         (fake.status(404), "lane stopped", "Unauthorized: The service answered 404: correct SUMMARY_MODEL"),
         (
@@ -120,7 +128,8 @@ async def test_a_failure_of_the_service_is_shown_on_the_job_and_charged_to_nobod
     reply: Reply, status: str, told: str
 ) -> None:
     service = Service(reply)
-    async with calling(service, retry=Retry(attempts=1)) as (app, _):
+    too_slow_s = TOO_SLOW_S if reply.ending in (Ending.HANG, Ending.TRICKLE) else PATIENT_S
+    async with calling(service, too_slow_s=too_slow_s, retry=Retry(attempts=1)) as (app, _):
         await app.execute(Ask(key="a"))
         row = await until(app, standing("a", "retrying"))
         assert row.attempts == 0
