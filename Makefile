@@ -32,7 +32,7 @@ test: $(READY)  ## every test; some with: make test ARGS="tests/store -k order"
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: crash
-crash: $(READY)  ## the crash laboratory in full, some 20 minutes; the same faults again with: make crash SEED=1
+crash: $(READY)  ## the crash laboratory in full, up to 45 minutes; the same faults again with: make crash SEED=1
 	@mkdir -p build; rm -f build/crash.jsonl; touch build/crash.jsonl
 	@JOURNEYMAN_CRASH_REPORT=$(CURDIR)/build/crash.jsonl JOURNEYMAN_CRASH_SEED=$(SEED) \
 	  $(BIN)/pytest tests/crash -m crash $(ARGS); status=$$?; \
