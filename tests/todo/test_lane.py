@@ -314,6 +314,14 @@ def test_stragglers_that_fail_when_it_is_down_are_no_probes(lane: Lane) -> None:
     assert lane.last_probe == f"job {JOBS_TO_OPEN - 1}"
 
 
+def test_whoever_began_while_it_worked_and_fails_once_it_is_down_is_charged_nothing(lane: Lane) -> None:
+    lane.began("late")
+    for number in range(2 * JOBS_TO_OPEN):
+        lane.succeeded(f"good {number}")
+    open_breaker(lane)
+    assert lane.failed("late", TimeoutError()) is Fault.SERVICE
+
+
 def test_a_service_that_nothing_reaches_is_never_the_jobs_fault(lane: Lane) -> None:
     assert lane.failed("a", Unavailable("refused")) is Fault.SERVICE
     assert state_of(lane) is LaneState.PAUSED

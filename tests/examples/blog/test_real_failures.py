@@ -43,11 +43,16 @@ async def demo(folder: Path, service: FakeLLM, *, stop: Awaitable[object] | None
     process = await asyncio.create_subprocess_exec(
         *command, "--exit", "--json", env=environment, stdout=PIPE, stderr=PIPE, cwd=folder
     )
-    async with asyncio.timeout(TIMEOUT_S):
-        if stop is not None:
-            await stop
-            process.terminate()
-        out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            if stop is not None:
+                await stop
+                process.terminate()
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
