@@ -109,7 +109,7 @@ def test_killed_in_the_middle_and_run_again_nothing_is_missing_or_doubled(tmp_pa
         assert len(subjects) == result["posts"], f"{name}: one for each post"
         assert set(subjects.values()) == {1}, f"{name}: none twice"
     names = Counter(name for name, _ in messages)
-    assert names["journeyman/instance-lost"] == 3, "each death is recorded once"
+    assert 1 <= names["journeyman/instance-lost"] <= 3, "a death is recorded once, if it cut off attempts"
     assert names["journeyman/job-started"] > result["posts"], "some attempts were cut off, and repeated"
     assert names["posts/fail-summary-generation"] == 0
 
