@@ -39,7 +39,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 def result_of(folder: Path, *arguments: str) -> dict[str, Any]:
     finished = run(folder, "--exit", "--json", *arguments)
-    assert finished.returncode == 0, finished.stderr
+    assert finished.returncode == 0, (finished.returncode, finished.stderr)
     result: dict[str, Any] = json.loads(finished.stdout)
     return result
 

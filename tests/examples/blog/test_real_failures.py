@@ -13,7 +13,7 @@ from pathlib import Path
 
 from journeyman.testing import llm
 from journeyman.testing.llm import FakeLLM, Reply, Request
-from tests.examples.blog.test_demo import TIMEOUT_S, names_in, run
+from tests.examples.blog.test_demo import TIMEOUT_S, names_in, result_of
 
 KEY = "sk-made-up-key-that-must-stay-secret"
 
@@ -111,5 +111,4 @@ async def test_a_wrong_key_keeps_the_jobs_and_is_told_without_being_shown(tmp_pa
     assert "journeyman/job-failed" not in Counter(name for name, _ in names_in(tmp_path))
     for where in (out.encode(), err.encode(), everything_written(tmp_path)):
         assert KEY.encode() not in where
-    finished = await asyncio.to_thread(run, tmp_path, "--exit", "--json")
-    assert json.loads(finished.stdout)["unanswered"] == 0
+    assert (await asyncio.to_thread(result_of, tmp_path))["unanswered"] == 0
