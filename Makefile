@@ -77,7 +77,7 @@ $(READY): requirements-dev.txt pyproject.toml
 .PHONY: requirements
 requirements:  ## choose the newest versions again: writes requirements-dev.txt, for the oldest Python
 	@test -x .venv-lock/bin/pip-compile || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -q pip-tools; }
-	@CUSTOM_COMPILE_COMMAND='make requirements' .venv-lock/bin/pip-compile --quiet --upgrade --extra llm \
+	@CUSTOM_COMPILE_COMMAND='make requirements' .venv-lock/bin/pip-compile --quiet --upgrade --extra llm --extra postgres \
 	  --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --output-file requirements-dev.txt pyproject.toml requirements-dev.in
 
