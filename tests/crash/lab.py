@@ -91,8 +91,9 @@ class Lab:
         assert line in (b"ready\n", b""), line
 
     async def journeyman(self, release: str, *arguments: str) -> Process:
-        """Start the real command, with the application of one of the modules here."""
-        app = f"tests.crash.{release}:app"
+        """Start the real command, with an application of one of the modules here: `app`, unless another is named."""
+        module, _, name = release.partition(":")
+        app = f"tests.crash.{module}:{name or 'app'}"
         return await self._execute("-m", "journeyman", "--app", app, "--store", self.url, *arguments)
 
     async def work(self, release: str) -> Process:

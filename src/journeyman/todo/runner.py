@@ -146,6 +146,7 @@ class TodoRunner:
     # Jobs.
 
     async def _start_jobs(self) -> None:
+        self._reap()
         now_us, instance = self._timing.now_us(), self._process.instance
         choice = await self._executor.query(lambda state: self._choose(state, instance, now_us))
         self._next_due_s = None if choice.next_due_us is None else (choice.next_due_us - now_us) / 1_000_000
@@ -204,9 +205,9 @@ class TodoRunner:
         self._spawn(running, self._performer.run(running))
 
     def _spawn(self, running: Running, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = running.task = asyncio.create_task(coroutine, name=f"{self.name} {running.row.job}")
         self._running[running.row.job] = running
-        running.task = asyncio.create_task(coroutine, name=f"{self.name} {running.row.job}")
-        running.task.add_done_callback(lambda task: self._ended(running, task))
+        task.add_done_callback(lambda task: self._ended(running, task))
 
     def _abandon(self, running: Running) -> None:
         """Its job was answered, ended or taken over meanwhile: whatever it brings is worth nothing."""
@@ -214,7 +215,15 @@ class TodoRunner:
             running.over = True
             running.task.cancel()
 
+    def _reap(self) -> None:
+        """Where a process is out of memory, the loop can lose the call that would tell of an end."""
+        for running in list(self._running.values()):
+            if running.task is not None and running.task.done():
+                self._ended(running, running.task)
+
     def _ended(self, running: Running, task: asyncio.Task[None]) -> None:
+        if self._running.get(running.row.job) is not running:
+            return
         del self._running[running.row.job]
         if running.leave_us is not None and running.fence is None and self._limiter is not None:
             self._unused_us.append(running.leave_us)
