@@ -5,9 +5,9 @@ The contract suite in `journeyman.testing.store_contract` tests every sentence h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -78,6 +78,19 @@ class MessageLog(Protocol):
 
         For a writer that lost several conflicts in a row. A backend without turns returns a context that does
         nothing. The holder appends as usual.
+        """
+        ...
+
+
+@runtime_checkable
+class Scannable(Protocol):
+    """A log that can also be read in place, in a thread of the caller's: a backend may offer it beside `read`."""
+
+    def scan(self, after: int, batch: int) -> Generator[list[Record]]:
+        """All records above `after` that are there now, in order, `batch` at a time. It blocks; close it in its thread.
+
+        Raises:
+            NotReady, Corrupt: as `MessageLog.read`, from the iterator.
         """
         ...
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
@@ -113,6 +113,16 @@ class SqliteLog:
                 break
             after = chunk[-1].position
         return records
+
+    def scan(self, after: int, batch: int) -> Generator[list[Record]]:
+        """On a connection of its own: nothing else of this store is used in the thread, or waits for it."""
+        try:
+            with closing(Reader(self._threads.path)) as reader:
+                while records := reader.read(after, batch, None):
+                    yield records
+                    after = records[-1].position
+        except (apsw.Error, OSError, UnicodeDecodeError) as error:
+            raise translated(error, self._threads.path) from error
 
     async def append(self, records: Sequence[Record], *, after: int) -> None:
         check_batch(records, after=after)
