@@ -158,6 +158,22 @@ class Blobs(Protocol):
         ...
 
 
+class Check(msgspec.Struct, frozen=True):
+    """One thing that a store rests on: what was found, and, where that is wrong, what mends it."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+class Examination(msgspec.Struct, frozen=True):
+    """What an operator may want to know of a store: whether all is as it must be, and facts about it, by name."""
+
+    checks: tuple[Check, ...]
+    facts: dict[str, str | int]
+
+
 class Store(Protocol):
     """Where an application lives. Opened by `journeyman.store.open_store` from a URL."""
 
@@ -179,6 +195,14 @@ class Store(Protocol):
 
     async def release(self, role: str) -> None:
         """Give a role back, for others to claim. Harmless when it is not held."""
+        ...
+
+    async def examine(self) -> Examination:
+        """Look whether everything is as durability and order need it.
+
+        Raises:
+            NotReady: it can't be looked at now.
+        """
         ...
 
     async def open_again(self) -> Store:

@@ -17,7 +17,7 @@ import apsw
 
 from journeyman.errors import NotReady
 from journeyman.message import Record
-from journeyman.store.base import Blobs, Entry, KeyValue, MessageLog
+from journeyman.store.base import Blobs, Entry, Examination, KeyValue, MessageLog
 from journeyman.store.files import FileBlobs
 from journeyman.store.limits import check_batch, check_entry
 from journeyman.store.sqlite_file import Reader, Writer, news_file, translated
@@ -84,6 +84,9 @@ class SqliteStore:
 
     async def release(self, role: str) -> None:
         await self._threads.read(self._reader.claims.give, role)
+
+    async def examine(self) -> Examination:
+        return await self._threads.read(self._reader.examine)
 
     async def open_again(self) -> SqliteStore:
         return await SqliteStore.open(self._threads.path, url=self.url)

@@ -26,7 +26,7 @@ import msgspec
 from journeyman.errors import Corrupt, NotAStore, NotReady, OutcomeUnknown, StoreError
 from journeyman.message import Record
 from journeyman.store import sqlite_wal
-from journeyman.store.base import Entry
+from journeyman.store.base import Check, Entry, Examination
 from journeyman.store.limits import check_written
 from journeyman.store.sqlite_wal import Checkpoints, begun, damaged
 from journeyman.store.touch import TouchFile
@@ -306,6 +306,24 @@ class Reader:
         # SQLite compares text by its UTF-8 bytes, which is the order of code points, as in Python.
         keys = (cast(str, row[0]) for row in self.connection.execute(_KEYS, (prefix,)).fetchall())
         return list(takewhile(lambda key: key.startswith(prefix), keys))
+
+    def examine(self) -> Examination:
+        """Opening has refused everything else that could be wrong."""
+        damage = cast(str, self.connection.execute("PRAGMA quick_check(1)").get)
+        return Examination(
+            checks=(
+                Check("library", True, f"SQLite {apsw.sqlite_lib_version()}"),
+                Check("journal_mode", True, cast(str, self.connection.pragma("journal_mode"))),
+                Check("synchronous", True, "full"),
+                Check("content", damage == "ok", damage, "" if damage == "ok" else "restore the file from a backup"),
+            ),
+            facts={
+                "file": self._path,
+                "layout": LAYOUT_VERSION,
+                "size_bytes": os.path.getsize(self._path),
+                "wal_bytes": os.path.getsize(f"{self._path}-wal"),
+            },
+        )
 
     def close(self) -> None:
         self.connection.close()
