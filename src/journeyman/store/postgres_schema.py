@@ -52,10 +52,6 @@ CREATE TABLE "{schema}".journeyman_layout (
 );
 """
 
-#: The layout that the schema has; null for one that is no store, which has so many relations.
-_LAYOUT: Final = (
-    "SELECT to_regclass($1) IS NOT NULL, (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($2))"
-)
 
 #: What a user must be allowed, by table.
 _PRIVILEGES: Final = {
@@ -140,7 +136,7 @@ async def layout_of(connection: Connection, address: Address) -> int:
     Raises:
         NotAStore: the schema holds something else.
     """
-    row = await connection.fetchrow(_CONTENT, f'"{address.schema}".journeyman_layout', f'"{address.schema}"')
+    row = await connection.fetchrow(Statements(address.schema)["content"], address.schema)
     assert row is not None
     is_store, relations = row
     if is_store:
