@@ -154,12 +154,12 @@ class _LastSeen:
         Raises:
             WrongLog: it isn't.
         """
-        if self._position == 0:
+        position, id = self._position, self._id  # Now: another connection may see more meanwhile.
+        if position == 0:
             return
-        found = await connection.fetchval(Statements(address.schema)["ids"], self._position - 1, 1)
-        if found != self._id:
+        if await connection.fetchval(Statements(address.schema)["ids"], position - 1, 1) != id:
             raise WrongLog(
-                f"{address.url}: the log's message at position {self._position} is not the one that was there before: "
+                f"{address.url}: the log's message at position {position} is not the one that was there before: "
                 "the log was replaced, or restored from an older backup. Find out which, then restart this process."
             )
 
