@@ -190,10 +190,13 @@ class PostgresLog:
 
     async def read(self, after: int, limit: int, *, name: str | None = None) -> list[Record]:
         records: list[Record] = []
+        news = self.watch.news
         while (wanted := min(limit - len(records), READ_RECORDS_MAX)) > 0:
             chunk = await self._read(after, wanted, name)
             records = records + chunk if records else chunk
             if len(chunk) < wanted:
+                if name is None and records:
+                    self.watch.saw_end(records[-1].position, news=news)
                 break
             after = chunk[-1].position
         return records

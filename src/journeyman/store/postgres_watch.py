@@ -23,7 +23,7 @@ CLOSE_S: Final = 1.0
 
 
 class Watch:
-    """Wakes those who wait. It looks only while somebody does.
+    """Wakes those who wait. It looks only while somebody does, and only when nobody has read the news already.
 
     Args:
         head: reads the log's last position.
@@ -33,8 +33,11 @@ class Watch:
         self._head_of_log = head
         self._look_s = look_s
         self._head = 0
+        #: How often there was news, and how much of that was followed by a look. At first nobody has looked.
+        self.news = 1
+        self._looked = 0
+        self._due = asyncio.Event()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._news = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
     def saw(self, head: int) -> None:
@@ -43,9 +46,14 @@ class Watch:
             self._head = head
             self._wake()
 
+    def saw_end(self, head: int, *, news: int) -> None:
+        """Take note of the log's end, as it was read after there had been so much news."""
+        self.saw(head)
+        self._looked = max(self._looked, news)
+
     def tell(self) -> None:
-        """There may be news: whoever waits looks by himself, and whoever comes now finds it by the first look."""
-        self._news.set()
+        """There may be news: whoever waits wakes, and whoever waits next has it looked for."""
+        self.news += 1
         self._wake()
 
     async def wait(self, after: int, timeout_s: float) -> None:
@@ -54,6 +62,8 @@ class Watch:
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(woken)
+        if self._looked < self.news:
+            self._due.set()
         looking = self._looking
         if looking is None or looking.done():
             looking = self._looking = self._begin_to_look()
@@ -87,11 +97,12 @@ class Watch:
 
     async def _look_again_and_again(self) -> None:
         while True:
-            self._news.clear()  # Before looking: what is told meanwhile may be newer than what is seen.
-            self.saw(await self._head_of_log())
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._look_s):
-                    await self._news.wait()
+                    await self._due.wait()
+            self._due.clear()
+            news = self.news  # Before looking: what is told meanwhile may be newer than what is seen.
+            self.saw_end(await self._head_of_log(), news=news)
 
 
 class Notifier:
