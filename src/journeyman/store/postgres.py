@@ -23,13 +23,26 @@ from journeyman.store.base import Blobs, Entry, Examination, KeyValue, MessageLo
 from journeyman.store.limits import check_batch, check_entry, check_written
 from journeyman.store.postgres_address import Address, parse_address
 from journeyman.store.postgres_blobs import PostgresBlobs
-from journeyman.store.postgres_link import BEGIN, DRIVER_ERRORS, LONG_CALL_S, Connection, Link, connect, not_ready
+from journeyman.store.postgres_link import (
+    BEGIN,
+    CALL_S,
+    CLOSE_S,
+    DRIVER_ERRORS,
+    LONG_CALL_S,
+    Connection,
+    Link,
+    connect,
+    not_ready,
+)
 from journeyman.store.postgres_session import Leases, Roles, Session
 from journeyman.store.postgres_sql import Statements
 from journeyman.store.postgres_watch import LOOK_S, LOOK_UNTOLD_S, Notifier, Watch
 
 #: The most records that one statement reads.
 READ_RECORDS_MAX: Final = 2000
+
+#: How long opening may take, in seconds: it may wait for another process that brings the layout up to date.
+OPEN_S: Final = 60.0
 
 #: What makes sure that a store is there, over a connection of its own.
 Prepare: TypeAlias = Callable[[Connection, Address], Awaitable[None]]
@@ -86,12 +99,8 @@ class PostgresStore:
     @classmethod
     async def _opened(cls, address: Address, prepare: Prepare) -> PostgresStore:
         try:
-            connection = await connect(address)
-            try:
-                postgres_schema.refuse_what_is_wrong(address, await postgres_schema.server_checks(connection))
-                await prepare(connection, address)
-            finally:
-                await connection.close(timeout=1.0)
+            async with asyncio.timeout(OPEN_S):
+                await _prepare(address, prepare)
         except DRIVER_ERRORS as error:
             raise not_ready(address, error) from error
         return cls(address)
@@ -135,6 +144,17 @@ class PostgresStore:
         await self._roles.close()
         for link in (self._turn, self._writer, self._reader):
             await link.close()
+
+
+async def _prepare(address: Address, prepare: Prepare) -> None:
+    connection = await connect(address)
+    try:
+        async with asyncio.timeout(CALL_S):
+            postgres_schema.refuse_what_is_wrong(address, await postgres_schema.server_checks(connection))
+        await prepare(connection, address)
+        await connection.close(timeout=CLOSE_S)
+    finally:
+        connection.terminate()
 
 
 class _LastSeen:

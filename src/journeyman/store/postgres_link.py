@@ -61,6 +61,7 @@ BEGIN: Final = (
 #: Errors of the server (docs.postgresql.org, Appendix A) by the next step that they ask for.
 _NEXT_STEPS: Final = (
     (asyncpg.LockNotAvailableError, "somebody holds a lock on the log: look for an open transaction"),
+    (asyncpg.ProtocolViolationError, "if it is a pooler, add ?pooler=transaction to the store's URL"),
     (asyncpg.DiskFullError, "make room on its disk, then try again"),
     (asyncpg.TooManyConnectionsError, "raise max_connections, or use a pooler"),
     (asyncpg.ReadOnlySQLTransactionError, "it is a standby, or read-only: use the URL of the primary"),
