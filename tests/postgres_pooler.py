@@ -76,7 +76,8 @@ class Pooler:
         assert task is not None
         self._tasks.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            # Streams would log a cancellation as an error of this server's.
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 if await self._greet(reader, writer):
                     await self._serve(reader, writer)
         finally:

@@ -47,6 +47,8 @@ class Proxy:
             await asyncio.gather(
                 connection.pump(reader, there_writer, connection.said), connection.pump(there_reader, writer, None)
             )
+        except asyncio.CancelledError:
+            return  # Streams would log it as an error of this server's.
         finally:
             self._connections.remove(connection)
             for one in (writer, there_writer):

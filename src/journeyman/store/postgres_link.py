@@ -141,16 +141,18 @@ class Link:
         use: Callable[[Connection], Awaitable[T]],
         *,
         lost: type[StoreError] = NotReady,
-        within_s: float = CALL_S,
+        within_s: float | None = None,
     ) -> T:
         """What `use` returns. It must leave no transaction open, unless this link is for that alone.
+
+        After `within_s`, or CALL_S, the connection counts as lost.
 
         Raises:
             NotReady: surely not done.
             Corrupt: the tables are not as they should be.
             lost: perhaps done, perhaps later. The connection is dropped. For what only reads, that is NotReady, too.
         """
-        return await asyncio.shield(self._begin_call(use, lost, within_s))
+        return await asyncio.shield(self._begin_call(use, lost, within_s or CALL_S))
 
     def post(self, use: Callable[[Connection], Awaitable[object]]) -> None:
         """Like `call`, behind all calls so far, without waiting; whether it fails is nobody's concern."""

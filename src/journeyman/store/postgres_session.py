@@ -1,8 +1,8 @@
 """What lives as long as a session of the server: listening for news, and holding roles.
 
 The session is kept: asked each second whether it is still there, and opened again at once when it is lost. Then its
-roles are claimed again. There is time for that: whoever finds a role that was not given back, but that no session holds,
-looks again after RETURN_S before he takes it.
+roles are claimed again. There is time for that: whoever finds a role that was not given back, but that no session
+holds, looks again after RETURN_S before he takes it.
 """
 
 from __future__ import annotations
