@@ -61,6 +61,14 @@ class PostgresServer:
             file.write("\n".join(lines) + "\n")
         self.start()
 
+    def ask_for_passwords(self, password: str) -> None:
+        """Let in over TCP only who knows the password of the user postgres."""
+        quoted = password.replace("'", "''")
+        psql = ["psql", "--no-psqlrc", f"--host={self.folder}", f"--port={self.port}", "--username=postgres"]
+        self._run(*psql, "--dbname=postgres", f"--command=ALTER ROLE postgres PASSWORD '{quoted}'")
+        (self._data / "pg_hba.conf").write_text("local all all trust\nhost all all all scram-sha-256\n")
+        self._run(*psql, "--dbname=postgres", "--command=SELECT pg_reload_conf()")
+
     def start(self) -> None:
         """Start it, and return when it takes connections."""
         command = [

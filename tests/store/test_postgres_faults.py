@@ -220,6 +220,7 @@ async def test_a_listening_session_that_was_cut_silently_is_missed_and_opened_ag
 ) -> None:
     """Without the look each second: the session itself is asked, and opened again, and tells what came meanwhile."""
     monkeypatch.setattr("journeyman.store.postgres.LOOK_S", NEVER_S)
+    monkeypatch.setattr(postgres_session, "PING_S", 0.2)
     async with (
         proxy(postgres_server.port) as way,
         stores_of(postgres_server.tcp_url("cut", port=way.port), 1) as [store],

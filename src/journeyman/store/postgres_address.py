@@ -86,8 +86,8 @@ def parse_address(url: str) -> Address:
         raise NotReady(f"The store's URL says pooler={pooler}: the only kind there is to say is pooler=transaction.")
     host = parts.netloc.rpartition("@")[2]
     return Address(
-        dsn=parts._replace(scheme="postgresql", query=_query(options)).geturl(),
-        url=parts._replace(netloc=f"{user}@{host}" if user else host, query=_query(shown)).geturl(),
+        dsn=_url(parts.netloc, parts.path, options),
+        url=_url(f"{user}@{host}" if user else host, parts.path, shown),
         schema=schema,
         pooled=pooler is not None,
         secrets=tuple(secret for secret in secrets if secret),
@@ -108,5 +108,6 @@ def _check(parts: SplitResult) -> None:
         raise ValueError("characters that are not quoted")
 
 
-def _query(options: dict[str, str]) -> str:
-    return urlencode(options, quote_via=quote, safe="/")
+def _url(netloc: str, path: str, options: dict[str, str]) -> str:
+    query = urlencode(options, quote_via=quote, safe="/")
+    return f"postgresql://{netloc}{path}{'?' if query else ''}{query}"

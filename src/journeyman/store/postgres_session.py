@@ -71,6 +71,7 @@ class Session:
         self.link = Link(address, self._open, begin=None, pause_s_max=AGAIN_S)
         self._lost = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._closed = False
         self._pid = 0
         #: The roles that were claimed and not given back, and those of them that this very session has the locks of.
         #: What is in between is claimed again and again: another may have had it for a moment only.
@@ -79,7 +80,7 @@ class Session:
 
     def keep(self) -> None:
         """Open the session, and keep it from now on."""
-        if self._keeping is None:
+        if self._keeping is None and not self._closed:
             self._keeping = asyncio.create_task(self._keep(), name="journeyman: session")
 
     async def claim(self, role: str) -> bool:
@@ -103,6 +104,7 @@ class Session:
         await self.link.call(lambda connection: self._release(connection, role))
 
     async def close(self) -> None:
+        self._closed = True
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
