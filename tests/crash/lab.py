@@ -70,6 +70,15 @@ class Lab:
         self._processes: set[Process] = set()
         self._client: Process | None = None
 
+    @property
+    def _in_a_file(self) -> bool:
+        return self.url.startswith("sqlite:")
+
+    @property
+    def place(self) -> str:
+        """What is said of the store behind an experiment's name."""
+        return "" if self._in_a_file else f", on {self.url.partition(':')[0]}"
+
     # Processes.
 
     async def start(self, role: str = "work", **options: Any) -> Process:
@@ -158,7 +167,9 @@ class Lab:
                 await asyncio.sleep(0.001)
 
     def _lock_is_free(self) -> bool:
-        """Whether no process holds the writers' lock, or it is given back soon."""
+        """Whether no process holds the writers' lock, or it is given back soon. A server takes it from who is stopped."""
+        if not self._in_a_file:
+            return True
         with open(f"{self.url.removeprefix('sqlite:///')}-lock", "rb") as file:
             for _ in range(20):
                 with suppress(BlockingIOError):
@@ -282,6 +293,8 @@ class Lab:
         return await asyncio.to_thread(check, records, self.acknowledged.values(), self.calls, **options)
 
     def _integrity(self) -> Any:
+        if not self._in_a_file:
+            return "ok"  # The server looks after its files itself.
         connection = apsw.Connection(self.url.removeprefix("sqlite:///"))
         try:
             return connection.execute("PRAGMA integrity_check").get
@@ -298,8 +311,8 @@ class Lab:
 
 
 @asynccontextmanager
-async def laboratory(place: Path, *, seed: int = SEED) -> AsyncIterator[Lab]:
-    """A laboratory on a fresh store. Says its seed; kills what runs at its end."""
+async def laboratory(place: Path, *, seed: int = SEED, url: str | None = None) -> AsyncIterator[Lab]:
+    """A laboratory on a fresh store: the one at `url`, or a file in `place`. Says its seed; kills what runs at its end."""
     calls: Counter[str] = Counter()
 
     def reply(request: Request) -> Reply:
@@ -308,7 +321,7 @@ async def laboratory(place: Path, *, seed: int = SEED) -> AsyncIterator[Lab]:
         return hang() if key.startswith(HANGS_ONCE) and calls[key] == 1 else ok("answered")
 
     async with FakeLLM([reply]) as service:
-        lab = Lab(f"sqlite:///{place / 'log.db'}", service, calls, seed)
+        lab = Lab(url or f"sqlite:///{place / 'log.db'}", service, calls, seed)
         sys.stdout.write(f"seed {seed}\n")
         try:
             yield lab
@@ -340,7 +353,7 @@ def report(experiment: str, lab: Lab, findings: Findings, *, fired: int, fault: 
         fault: what that is, in words.
     """
     line = {
-        "experiment": experiment,
+        "experiment": f"{experiment}{lab.place}",
         "seed": lab.seed,
         "fired": fired,
         "fault": fault,
