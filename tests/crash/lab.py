@@ -167,7 +167,7 @@ class Lab:
                 await asyncio.sleep(0.001)
 
     def _lock_is_free(self) -> bool:
-        """Whether no process holds the writers' lock, or it is given back soon. A server takes it from who is stopped."""
+        """Whether no process holds the writers' lock, or soon none will. From a server's client the server takes it."""
         if not self._in_a_file:
             return True
         with open(f"{self.url.removeprefix('sqlite:///')}-lock", "rb") as file:
