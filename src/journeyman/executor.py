@@ -386,8 +386,10 @@ class Executor:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """The writer's turn: while it is held, others' appends wait."""
+        if self._behind:
+            await self._catch_up()  # Before, so that less is left to do in the turn.
+        before = self.position
         async with AsyncExitStack() as stack:
-            before = self.position
             try:
                 async with asyncio.timeout(self._limits.conflict_s):
                     await stack.enter_async_context(self._log.turn())

@@ -312,7 +312,7 @@ class Lab:
 
 @asynccontextmanager
 async def laboratory(place: Path, *, seed: int = SEED, url: str | None = None) -> AsyncIterator[Lab]:
-    """A laboratory on a fresh store: the one at `url`, or a file in `place`. Says its seed; kills what runs at its end."""
+    """A laboratory on a fresh store, at `url` or in a file. Says its seed; kills what runs at its end."""
     calls: Counter[str] = Counter()
 
     def reply(request: Request) -> Reply:

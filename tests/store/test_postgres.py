@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -130,10 +131,33 @@ async def test_a_user_without_rights_is_told_what_to_grant(
     )
     store = await find_store(as_somebody)
     wrong = [check.fix for check in (await store.examine()).checks if not check.ok]
-    assert 'GRANT SELECT, INSERT ON "rights".messages TO somebody;' in wrong
+    assert 'GRANT SELECT, INSERT ON table "rights".messages TO somebody;' in wrong
     with pytest.raises(NotReady, match=r"permission denied.*grant this user"):
         await fill(store, 1)
     await store.close()
+
+
+async def test_a_user_with_the_rights_that_the_docs_list_can_do_everything(
+    postgres_server: PostgresServer, outside: asyncpg.Connection[Any]
+) -> None:
+    await (await open_store(postgres_server.url("granted"))).close()
+    docs = (Path(__file__).parents[2] / "docs/scaling.md").read_text(encoding="utf-8")
+    [grants] = re.findall(r"```sql\n(GRANT.*?)```", docs, re.S)
+    await outside.execute("CREATE ROLE blog LOGIN")
+    await outside.execute(grants.replace("journeyman.", "granted.").replace("SCHEMA journeyman", "SCHEMA granted"))
+    store = await open_store(postgres_server.url("granted").replace("postgres@", "blog@"))
+    assert all(check.ok for check in (await store.examine()).checks)
+    await fill(store, 1)
+    for _ in range(2):
+        await store.keys.put("a", b"1")
+        await store.blobs.save("a", [b"1"])
+    assert await store.keys.delete("a")
+    await store.blobs.delete("a")
+    assert await store.claim("workers")
+    await store.release("workers")
+    await store.close()
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await outside.execute("SET ROLE blog; DELETE FROM granted.messages")
 
 
 # What durability needs.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_asyncio
 
 from journeyman.errors import NotReady
 from journeyman.store import Store, open_store, postgres_session
+from journeyman.store.postgres import PostgresStore
 from journeyman.testing.contract import fill
 from journeyman.testing.keys_contract import KeysContract
 from journeyman.testing.log_contract import LogContract
@@ -49,6 +51,16 @@ async def test_each_call_has_another_session(pooled: Pooler, postgres_server: Po
     for number in range(8):
         await fill(store, 1, after=number)
     assert pooled.transactions >= before + 8
+    await store.close()
+
+
+async def test_each_call_has_its_limits_on_the_server(pooled: Pooler, postgres_server: PostgresServer) -> None:
+    store = cast(PostgresStore, await open_store(postgres_server.tcp_url(port=pooled.port, pooler="transaction")))
+    limits = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "transaction_isolation")
+    found = [
+        await store._reader.call(lambda connection, name=name: connection.fetchval(f"SHOW {name}")) for name in limits
+    ]  # type: ignore[misc]
+    assert found == ["4s", "30s", "5s", "read committed"]
     await store.close()
 
 

@@ -53,13 +53,14 @@ CREATE TABLE "{schema}".journeyman_layout (
 """
 
 
-#: What a user must be allowed, by table.
+#: What a user must be allowed, by table, and for the sequence of revisions.
 _PRIVILEGES: Final = {
     "messages": "SELECT, INSERT",
     "key_values": "SELECT, INSERT, UPDATE, DELETE",
     "blobs": "SELECT, INSERT, UPDATE, DELETE",
     "blob_parts": "SELECT, INSERT, DELETE",
     "roles": "SELECT, INSERT, UPDATE, DELETE",
+    "revisions": "USAGE",
 }
 
 
@@ -161,21 +162,19 @@ def _missing(known: list[Migration], layout: int, address: Address) -> list[Migr
 
 
 async def privilege_checks(connection: Connection, address: Address) -> list[Check]:
-    """What this user must be allowed to do with each table."""
-    return [await _privilege(connection, address, table, needed) for table, needed in _PRIVILEGES.items()]
+    """What this user must be allowed to do with each table, and with the sequence."""
+    return [await _privilege(connection, address, name, needed) for name, needed in _PRIVILEGES.items()]
 
 
-async def _privilege(connection: Connection, address: Address, table: str, needed: str) -> Check:
-    name = f'"{address.schema}".{table}'
-    missing = [
-        privilege
-        for privilege in needed.split(", ")
-        if not await connection.fetchval("SELECT has_table_privilege($1, $2)", name, privilege)
-    ]
+async def _privilege(connection: Connection, address: Address, name: str, needed: str) -> Check:
+    kind = "sequence" if needed == "USAGE" else "table"
+    full = f'"{address.schema}".{name}'
+    ask = f"SELECT has_{kind}_privilege($1, $2)"
+    missing = [one for one in needed.split(", ") if not await connection.fetchval(ask, full, one)]
     if not missing:
-        return Check(f"rights on {table}", True, needed)
+        return Check(f"rights on {name}", True, needed)
     user = await connection.fetchval("SELECT quote_ident(current_user)")
-    return Check(f"rights on {table}", False, f"no {', '.join(missing)}", f"GRANT {needed} ON {name} TO {user};")
+    return Check(f"rights on {name}", False, f"no {', '.join(missing)}", f"GRANT {needed} ON {kind} {full} TO {user};")
 
 
 async def facts(connection: Connection, address: Address) -> dict[str, str | int]:
