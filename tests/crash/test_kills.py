@@ -23,7 +23,7 @@ BACKLOG_MAX: Final = 100
 ATTEMPTS: Final = 10
 
 
-@sizes(9, 1000)
+@sizes(9, 700)
 async def test_kills_at_random_times(size: int, lab: Lab) -> None:
     """Three processes that run the workers are killed again and again while they start or work, and so is a client."""
     killed = 0
