@@ -59,3 +59,35 @@ def test_a_check_that_fails_tells_the_fix_and_no_password(
     [check] = json.loads(finished.out)["checks"]
     assert "can't be used now" in check["fix"]
     assert "secret" not in finished.out + finished.err
+
+
+def test_a_log_is_copied_once_and_what_came_since_again(journeyman: Journeyman, url: str, tmp_path: Path) -> None:
+    source = f"sqlite:///{tmp_path / 'source.db'}"
+    for number in range(3):
+        execute(journeyman, source, f"p{number}")
+    first = json.loads(journeyman("store", "copy", source, url, "--json").ok())
+    assert (first["messages"], first["copied"]) == (3, 3)
+    execute(journeyman, source, "p3")
+    again = journeyman("store", "copy", source, url)
+    assert "copied" in again.ok()
+    third = json.loads(journeyman("store", "copy", source, url, "--json").ok())
+    assert (third["messages"], third["copied"]) == (4, 0)
+    exported = [journeyman("--store", one, "log", "export").ok() for one in (source, url)]
+    assert exported[0] == exported[1]
+    assert len(exported[0].splitlines()) == 4
+
+
+def test_nothing_is_copied_into_another_log_or_out_of_none(journeyman: Journeyman, url: str, tmp_path: Path) -> None:
+    source, other = (f"sqlite:///{tmp_path / name}" for name in ("source.db", "other.db"))
+    execute(journeyman, source, "p1")
+    execute(journeyman, url, "p2")
+    finished = journeyman("store", "copy", source, url)
+    assert finished.code == 1
+    assert "it is not a copy of it. Name a new store." in " ".join(finished.err.split())
+    assert journeyman("store", "copy", other, url).code == 1
+    assert not (tmp_path / "other.db").exists()
+
+
+def execute(journeyman: Journeyman, store: str, post_id: str) -> None:
+    fields = json.dumps({"post_id": post_id, "title": "t", "content": "c"})
+    journeyman("--store", store, "execute", "posts/create", fields).ok()

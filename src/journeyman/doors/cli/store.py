@@ -1,10 +1,11 @@
-"""`journeyman store …`: making a store, and looking whether it is as it must be. None of it needs an application."""
+"""`journeyman store …`: making, examining and copying a store. None of it needs an application."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -13,9 +14,13 @@ from journeyman.doors.cli.opening import settings_of
 from journeyman.doors.cli.output import console, print_json, print_pairs, safe
 from journeyman.errors import StoreError
 from journeyman.store.base import Check, Examination, Store
+from journeyman.store.copying import Copied, Progress, Stage, copy_log
 from journeyman.store.open import find_store, open_store
 
-cli = typer.Typer(help="Make and check the store.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+cli = typer.Typer(help="Make, check and copy a store.", no_args_is_help=True, rich_markup_mode=None)
 
 Url = Annotated[str | None, typer.Argument(metavar="[URL]", help="The store; else the one that --store names.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -32,7 +37,7 @@ class StoreView(msgspec.Struct, frozen=True, kw_only=True):
 
 @cli.callback()
 def store() -> None:
-    """Make and check the store."""
+    """Make, check and copy a store."""
 
 
 @cli.command("init")
@@ -64,6 +69,52 @@ def check(context: typer.Context, url: Url = None, json: Json = False) -> None:
         _show_checks(checks)
     if not ok:
         raise typer.Exit(1)
+
+
+@cli.command("copy")
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The store that has the log.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The store that gets it: new, or an earlier copy.")],
+    json: Json = False,
+) -> None:
+    """Copy a log into another store: positions, ids and times stay. All of it is read back and compared.
+
+    Stopped, it goes on where it was. It writes nothing into a log that is not a copy.
+    """
+    copied = asyncio.run(_copy(source, target))
+    if json:
+        print_json(copied)
+    else:
+        print_pairs(console(), messages=copied.messages, copied=copied.copied, digest=copied.digest)
+
+
+async def _copy(source_url: str, target_url: str) -> Copied:
+    async with AsyncExitStack() as stack:
+        source = await find_store(source_url)
+        stack.push_async_callback(source.close)
+        target = await open_store(target_url)
+        stack.push_async_callback(target.close)
+        with _progress() as progress:
+            return await copy_log(source, target, progress=progress)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A progress bar on standard error, if that is a terminal: one line for each stage."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    out = console(stderr=True)
+    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=out, disable=not out.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: Stage, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage.capitalize(), total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
 
 
 def _url(context: typer.Context, url: str | None) -> str:
