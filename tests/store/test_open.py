@@ -29,7 +29,7 @@ async def test_sqlite_in_memory_is_referred_to_the_store_in_memory() -> None:
         await open_store("sqlite:///:memory:")
 
 
-@pytest.mark.parametrize(("url", "name"), [("postgresql://u:secret@h/d", "PostgreSQL"), ("nats://h", "JetStream")])
+@pytest.mark.parametrize(("url", "name"), [("postgresql://u:secret@h/d", "PostgreSQL")])
 async def test_a_backend_of_a_later_version_says_so(url: str, name: str) -> None:
     with pytest.raises(NotReady, match=f"{name} is not available yet") as error:
         await open_store(url)

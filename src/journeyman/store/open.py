@@ -8,7 +8,7 @@ from journeyman.store.base import Store
 #: The forms of URL that `open_store` knows, for error texts and help.
 URL_FORMS = ("memory:", "sqlite:///relative.db", "sqlite:////absolute.db", "postgresql://…", "nats://…")
 
-_LATER = {"postgresql": "PostgreSQL", "nats": "JetStream"}
+_LATER = {"postgresql": "PostgreSQL"}
 
 
 async def open_store(url: str) -> Store:
@@ -16,6 +16,7 @@ async def open_store(url: str) -> Store:
 
     `memory:` is a fresh store each time. `sqlite:///blog.db` is a file in the working directory,
     `sqlite:////var/lib/blog.db` one anywhere. What follows `sqlite:///` is the path as it is: no escapes, no options.
+    `nats://host:4222/NAME` is a log of that name in JetStream; what else it may say is in docs/scaling.md.
 
     Raises:
         UnknownName: no backend has URLs of that form.
@@ -29,6 +30,8 @@ async def open_store(url: str) -> Store:
         return MemoryStore()
     if scheme == "sqlite":
         return await _open_sqlite(url, rest)
+    if scheme == "nats" and rest.startswith("//"):
+        return await _open_jetstream(url)
     if scheme in _LATER and rest.startswith("//"):
         raise NotReady(
             f"{_LATER[scheme]} is not available yet in this version of Journeyman. Use sqlite:///blog.db, or upgrade."
@@ -46,3 +49,14 @@ async def _open_sqlite(url: str, rest: str) -> Store:
     from journeyman.store.sqlite import SqliteStore
 
     return await SqliteStore.open(path, url=url)
+
+
+async def _open_jetstream(url: str) -> Store:
+    try:
+        from journeyman.store.jetstream import JetStreamStore
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "nats":
+            raise
+        raise NotReady("A nats:// store needs the driver of NATS: pip install 'journeyman[jetstream]'") from error
+
+    return await JetStreamStore.open(url)

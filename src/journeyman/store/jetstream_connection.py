@@ -1,0 +1,415 @@
+"""A connection to one of the servers, made again with backoff whenever it is lost.
+
+The driver's own reconnecting is off: it keeps what was not sent for the next connection, where it would arrive long
+after its caller was told that it timed out. Here a lost connection is gone, with everything that was on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from journeyman.errors import NotReady, OutcomeUnknown
+from journeyman.message import BODY_BYTES_MAX
+from journeyman.retry import draw_pause_s
+from journeyman.store.jetstream_address import Address
+
+#: How long connecting to one server may take, in seconds.
+CONNECT_S: Final = 2.0
+
+#: How long a call waits for a connection that is being made, in seconds.
+CONNECTED_S: Final = 2.0
+
+#: The pauses between rounds of trying all servers, in seconds.
+PAUSE_FIRST_S: Final = 0.05
+PAUSE_MAX_S: Final = 2.0
+
+#: How often a server is asked for a sign of life, in seconds, and how many may be missing: one that was stopped, or is
+#: cut off without a word, is left after about so many pings.
+PING_S: Final = 1.0
+PINGS_MISSING_MAX: Final = 3
+
+#: How long one reply may take, in seconds.
+REPLY_S: Final = 2.0
+
+#: How long closing a connection may take, in seconds: what waits in it goes nowhere if the server takes nothing.
+CLOSE_S: Final = 1.0
+
+#: The oldest server that has atomic batches.
+VERSION_MIN: Final = (2, 12)
+
+#: What a message may have beside its body, in bytes: the envelope and the headers.
+ENVELOPE_BYTES_MAX: Final = 64 * 1024
+
+#: What the server says when nobody listens to a subject, and at the end of many replies: client protocol, ADR-31.
+_NOBODY: Final = "503"
+
+Listener = Callable[[Msg], Awaitable[None]]
+
+
+class NoReply(Exception):
+    """No reply came: nobody knows whether the request was done."""
+
+
+class Refused(Exception):
+    """The server's reply is an error. `code` is JetStream's own number for it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        super().__init__(f"{text} ({code})")
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """What failed has changed nothing: NotReady, whatever it was."""
+    try:
+        yield
+    except (NoReply, Refused) as error:
+        raise NotReady(f"JetStream can't be read now: {error}. It is tried again.") from error
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """What failed may have changed something, unless it was refused.
+
+    Raises:
+        NotReady, OutcomeUnknown
+    """
+    try:
+        yield
+    except Refused as error:
+        raise NotReady(f"JetStream does not take it now: {error}. Nothing was changed; try again.") from error
+    except NoReply as error:
+        raise OutcomeUnknown(f"JetStream did not say whether it is done: {error}. Look, and try again.") from error
+
+
+class Connection:
+    """Requests to whichever of the servers answers. One event loop's own."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._hosts = list(address.hosts)
+        self._client: Client | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._listeners: dict[str, Listener] = {}
+        self._replies: dict[str, _Reply] = {}
+        self._inbox = ""
+        self._numbers = count(1)
+        self._failure: BaseException | str = "no server was tried yet"
+        self._closed = False
+        #: How many connections were made: what one has been told over an older one may be out of date.
+        self.made = 0
+
+    async def open(self) -> None:
+        """Connect to one of the servers, trying each once.
+
+        Raises:
+            NotReady: none can be reached, or takes this login.
+        """
+        if not await self._try_all():
+            raise self._unreachable()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        self.drop()
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def drop(self) -> None:
+        """Give up this connection: it may be to a server that hangs. The next call makes another."""
+        client, self._client = self._client, None
+        self._fail_replies("the connection was given up")
+        if client is not None:
+            self._leave(client)
+
+    async def listen(self, subject: str, listener: Listener) -> None:
+        """Have the listener told of what is published to the subject, over this connection and all later ones."""
+        self._listeners[subject] = listener
+        client = self._client
+        if client is not None and client.is_connected:
+            await client.subscribe(subject, cb=listener)
+        else:
+            await self._connected()
+
+    def ignore(self, subject: str) -> None:
+        """Have nobody told of that subject over later connections."""
+        self._listeners.pop(subject, None)
+
+    # Asking.
+
+    async def ask(self, what: str, request: object = None, *, timeout_s: float = REPLY_S) -> Any:
+        """What JetStream's own interface answers, as decoded JSON.
+
+        Raises:
+            NotReady: nobody is there to answer.
+            NoReply: perhaps done.
+            Refused: the answer is an error.
+        """
+        data = b"" if request is None else msgspec.json.encode(request)
+        message = await self.request(f"$JS.API.{what}", data, timeout_s=timeout_s)
+        return answer_of(message.data)
+
+    async def request(
+        self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None, *, timeout_s: float = REPLY_S
+    ) -> Msg:
+        """The reply to one message.
+
+        Raises:
+            NotReady: nobody is there to answer: surely not done.
+            NoReply: perhaps done.
+        """
+        client = await self._connected()
+        with self._expecting() as reply:
+            await _publish(client, subject, data, headers, reply.inbox)
+            return await reply.last(timeout_s)
+
+    async def request_many(self, subject: str, data: bytes, *, timeout_s: float = REPLY_S) -> tuple[list[bytes], str]:
+        """The contents of all replies to one message, up to the one that has a status; and that status."""
+        client = await self._connected()
+        with self._expecting(many=True) as reply:
+            await _publish(client, subject, data, None, reply.inbox)
+            last = await reply.last(timeout_s)
+        return reply.contents, _status(last) or ""
+
+    async def publish_all(
+        self, messages: list[tuple[str, bytes, dict[str, str]]], *, timeout_s: float = REPLY_S
+    ) -> Msg:
+        """Publish the messages one after the other; the reply to the last one.
+
+        Raises:
+            NotReady: surely the last one did not arrive.
+            NoReply: perhaps it did.
+        """
+        client = await self._connected()
+        with self._expecting() as reply:
+            for subject, data, headers in messages[:-1]:
+                await _publish(client, subject, data, headers, "")
+            await _publish(client, *messages[-1], reply.inbox)
+            return await reply.last(timeout_s)
+
+    async def tell(self, subject: str, data: bytes) -> None:
+        """Publish a message that nobody has to receive. Nothing happens where there is no connection now."""
+        client = self._client
+        if client is not None and client.is_connected:
+            with suppress(NotReady):
+                await _publish(client, subject, data, None, "")
+
+    @contextmanager
+    def _expecting(self, *, many: bool = False) -> Iterator[_Reply]:
+        reply = _Reply(f"{self._inbox}.{next(self._numbers)}", many=many)
+        self._replies[reply.inbox] = reply
+        try:
+            yield reply
+        finally:
+            del self._replies[reply.inbox]
+            reply.forget()
+
+    async def _on_reply(self, message: Msg) -> None:
+        reply = self._replies.get(message.subject)
+        if reply is not None:
+            reply.take(message)
+
+    def _fail_replies(self, why: str) -> None:
+        for reply in self._replies.values():
+            reply.fail(why)
+
+    # Connecting.
+
+    async def _connected(self) -> Client:
+        if self._client is not None and self._client.is_connected:
+            return self._client
+        if self._closed:
+            raise NotReady("The store is closed. Open it again.")
+        connecting = self._connecting
+        if connecting is None or connecting.done():
+            connecting = self._connecting = asyncio.create_task(self._connect(), name="journeyman: connecting to NATS")
+        await asyncio.wait({connecting}, timeout=CONNECTED_S)
+        if self._client is None or not self._client.is_connected:
+            raise self._unreachable()
+        return self._client
+
+    async def _connect(self) -> None:
+        """Try all servers until there is a connection, or the store is closed; also while nobody waits."""
+        for tries in count(1):
+            if await self._try_all():
+                return
+            await asyncio.sleep(draw_pause_s(PAUSE_FIRST_S, 2.0, PAUSE_MAX_S, tries, random.uniform))
+
+    async def _try_all(self) -> bool:
+        random.shuffle(self._hosts)
+        for host in list(self._hosts):
+            try:
+                self._client = await self._connect_to(host)
+            except (OSError, nats.errors.Error, TimeoutError, ImportError, NotReady) as error:
+                self._failure = error
+            else:
+                self.made += 1
+                return True
+        return False
+
+    async def _connect_to(self, host: str) -> Client:
+        client = Client()
+        options = self._address.connect_options()
+
+        async def lost() -> None:
+            self._lose(client)
+
+        try:
+            async with asyncio.timeout(2 * CONNECT_S):
+                await client.connect(
+                    [f"nats://{host}"],
+                    name=f"journeyman {self._address.name}",
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=CONNECT_S,  # type: ignore[arg-type]  # it is only ever slept and waited for
+                    ping_interval=PING_S,  # type: ignore[arg-type]
+                    max_outstanding_pings=PINGS_MISSING_MAX,
+                    no_echo=True,
+                    pending_size=0,
+                    error_cb=self._note,
+                    closed_cb=lost,
+                    **options,
+                )
+                _check_server(client)
+                self._learn_hosts(client)
+                await self._listen_all(client)
+        except BaseException:
+            self._leave(client)
+            raise
+        return client
+
+    async def _listen_all(self, client: Client) -> None:
+        self._inbox = client.new_inbox()
+        await client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        for subject, listener in self._listeners.items():
+            await client.subscribe(subject, cb=listener)
+
+    def _learn_hosts(self, client: Client) -> None:
+        """The servers of a cluster tell of each other: so one that is left out of the URL is tried, too."""
+        for found in client.discovered_servers:
+            if found.netloc not in self._hosts:
+                self._hosts.append(found.netloc)
+
+    async def _note(self, error: Exception) -> None:
+        self._failure = error
+
+    def _lose(self, client: Client) -> None:
+        if self._client is client:
+            self._client = None
+            self._fail_replies("the connection was lost")
+
+    def _leave(self, client: Client) -> None:
+        leaving = asyncio.create_task(_close(client), name="journeyman: leaving NATS")
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    def _unreachable(self) -> NotReady:
+        return NotReady(
+            f"No NATS server can be used at {', '.join(self._hosts)}: {_in_words(self._failure)}. Is it up, is the "
+            "address right, and the login? It is tried again."
+        )
+
+
+class _Reply:
+    """One reply that is waited for, or many up to one with a status."""
+
+    __slots__ = ("_future", "_many", "contents", "inbox")
+
+    def __init__(self, inbox: str, *, many: bool) -> None:
+        self.inbox = inbox
+        self.contents: list[bytes] = []
+        self._many = many
+        self._future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    def take(self, message: Msg) -> None:
+        if self._many and not message.headers:
+            self.contents.append(message.data)
+        elif not self._future.done():
+            self._future.set_result(message)
+
+    def fail(self, why: str) -> None:
+        if not self._future.done():
+            self._future.set_exception(NoReply(why))
+
+    def forget(self) -> None:
+        """Nobody waits any more: an error that came too late is nobody's."""
+        if self._future.done() and not self._future.cancelled():
+            self._future.exception()
+
+    async def last(self, timeout_s: float) -> Msg:
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await self._future
+        except TimeoutError:
+            raise NoReply(f"no reply within {timeout_s:g} s") from None
+        if _status(message) == _NOBODY:
+            raise NotReady("No server answers for this log now: it is starting, or choosing a leader. Try again.")
+        return message
+
+
+def answer_of(data: bytes) -> Any:
+    """The content of a reply, as decoded JSON.
+
+    Raises:
+        Refused: it is an error.
+    """
+    answer = msgspec.json.decode(data)
+    if error := answer.get("error"):
+        raise Refused(error.get("err_code", error.get("code", 0)), error.get("description", "no reason given"))
+    return answer
+
+
+async def _publish(client: Client, subject: str, data: bytes, headers: dict[str, str] | None, inbox: str) -> None:
+    """Put a message into the connection.
+
+    Raises:
+        NotReady: it is closed, or takes nothing so large: surely not sent.
+    """
+    try:
+        await client.publish(subject, data, reply=inbox, headers=headers)
+    except nats.errors.Error as error:
+        raise NotReady(f"The connection to NATS takes nothing: {_in_words(error)}. Try again.") from error
+
+
+def _status(message: Msg) -> str | None:
+    return message.headers.get("Status") if message.headers else None
+
+
+def _check_server(client: Client) -> None:
+    version = client.connected_server_version
+    if (version.major, version.minor) < VERSION_MIN:
+        wanted = ".".join(map(str, VERSION_MIN))
+        raise NotReady(
+            f"nats-server is {version.major}.{version.minor}, which lacks atomic batches: use {wanted} or newer"
+        )
+    if client.max_payload < BODY_BYTES_MAX + ENVELOPE_BYTES_MAX:
+        raise NotReady(
+            f"the server's max_payload is {client.max_payload} bytes, too little for a message of {BODY_BYTES_MAX}: "
+            "set it to 1MB or more"
+        )
+
+
+async def _close(client: Client) -> None:
+    with suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            await client.close()
+
+
+def _in_words(error: BaseException | str) -> str:
+    if isinstance(error, ImportError):
+        return "a credentials file needs another package: pip install 'journeyman[jetstream]'"
+    return str(error).removeprefix("nats: ") or type(error).__name__
