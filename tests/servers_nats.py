@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -109,18 +110,26 @@ class NatsServer:
 
 
 class NatsCluster:
-    """Three servers that know each other."""
+    """Three servers n1, n2 and n3 that know each other.
 
-    def __init__(self, folder: Path) -> None:
-        ports = [free_port() for _ in range(3)]
-        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    Args:
+        ports: those that they listen to each other on.
+        seen: those at which they find each other: of proxies, where there are some.
+    """
+
+    def __init__(self, folder: Path, *, ports: Sequence[int] = (), seen: Sequence[int] = ()) -> None:
+        ports = ports or [free_port() for _ in range(3)]
+        seen = seen or ports
+        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in seen)
         self.servers = [
             NatsServer(
                 folder,
                 f"n{number}",
-                extra=f'cluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}',
+                extra=f"""cluster {{
+                    name: test, listen: "127.0.0.1:{port}", advertise: "127.0.0.1:{at}", routes: [{routes}]
+                }}""",
             )
-            for number, port in enumerate(ports, start=1)
+            for number, (port, at) in enumerate(zip(ports, seen, strict=True), start=1)
         ]
 
     def start(self) -> None:

@@ -24,10 +24,10 @@ from journeyman.retry import draw_pause_s
 from journeyman.store.jetstream_address import Address
 
 #: How long connecting to one server may take, in seconds.
-CONNECT_S: Final = 2.0
+CONNECT_S: Final = 1.5
 
 #: How long a call waits for a connection that is being made, in seconds.
-CONNECTED_S: Final = 2.0
+CONNECTED_S: Final = 3.0
 
 #: The pauses between rounds of trying all servers, in seconds.
 PAUSE_FIRST_S: Final = 0.05
@@ -56,6 +56,14 @@ _NOBODY: Final = "503"
 Listener = Callable[[Msg], Awaitable[None]]
 
 
+class Nobody(NotReady):
+    """Nobody listens to the subject of a request: surely not done."""
+
+
+class Unread(NotReady):
+    """No reply came to a question."""
+
+
 class NoReply(Exception):
     """No reply came: nobody knows whether the request was done."""
 
@@ -73,8 +81,10 @@ def reading() -> Iterator[None]:
     """What failed has changed nothing: NotReady, whatever it was."""
     try:
         yield
-    except (NoReply, Refused) as error:
-        raise NotReady(f"JetStream can't be read now: {error}. It is tried again.") from error
+    except NoReply as error:
+        raise Unread(f"JetStream can't be read now: {error}. Try again.") from error
+    except Refused as error:
+        raise NotReady(f"JetStream can't be read: {error}.") from error
 
 
 @contextmanager
@@ -97,7 +107,8 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._hosts = list(address.hosts)
+        #: Those that failed last come last.
+        self._hosts = random.sample(address.hosts, len(address.hosts))
         self._client: Client | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -176,12 +187,17 @@ class Connection:
             await _publish(client, subject, data, headers, reply.inbox)
             return await reply.last(timeout_s)
 
-    async def request_many(self, subject: str, data: bytes, *, timeout_s: float = REPLY_S) -> tuple[list[bytes], str]:
-        """The contents of all replies to one message, up to the one that has a status; and that status."""
+    async def request_many(self, subject: str, data: bytes, *, idle_s: float = REPLY_S) -> tuple[list[bytes], str]:
+        """The contents of all replies to one message, up to the one that has a status; and that status.
+
+        Raises:
+            NotReady: nobody is there to answer.
+            NoReply: for `idle_s`, none of them came.
+        """
         client = await self._connected()
         with self._expecting(many=True) as reply:
             await _publish(client, subject, data, None, reply.inbox)
-            last = await reply.last(timeout_s)
+            last = await reply.last_of_many(idle_s)
         return reply.contents, _status(last) or ""
 
     async def publish_all(
@@ -249,9 +265,9 @@ class Connection:
             await asyncio.sleep(draw_pause_s(PAUSE_FIRST_S, 2.0, PAUSE_MAX_S, tries, random.uniform))
 
     async def _try_all(self) -> bool:
-        random.shuffle(self._hosts)
         for host in list(self._hosts):
             try:
+                self._use_last(host)
                 self._client = await self._connect_to(host)
             except (OSError, nats.errors.Error, TimeoutError, ImportError, NotReady) as error:
                 self._failure = error
@@ -259,6 +275,11 @@ class Connection:
                 self.made += 1
                 return True
         return False
+
+    def _use_last(self, host: str) -> None:
+        """Try that server again only after all others: it may hang."""
+        self._hosts.remove(host)
+        self._hosts.append(host)
 
     async def _connect_to(self, host: str) -> Client:
         client = Client()
@@ -350,14 +371,23 @@ class _Reply:
         if self._future.done() and not self._future.cancelled():
             self._future.exception()
 
+    async def last_of_many(self, idle_s: float) -> Msg:
+        while True:
+            before = len(self.contents)
+            try:
+                return await self.last(idle_s)
+            except NoReply:
+                if len(self.contents) == before or self._future.done():
+                    raise
+
     async def last(self, timeout_s: float) -> Msg:
         try:
             async with asyncio.timeout(timeout_s):
-                message = await self._future
+                message = await asyncio.shield(self._future)
         except TimeoutError:
             raise NoReply(f"no reply within {timeout_s:g} s") from None
         if _status(message) == _NOBODY:
-            raise NotReady("No server answers for this log now: it is starting, or choosing a leader. Try again.")
+            raise Nobody("No server answers for this log now: it is starting, or choosing a leader. Try again.")
         return message
 
 

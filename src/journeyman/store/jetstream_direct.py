@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from journeyman.errors import NotReady
-from journeyman.store.jetstream_connection import Connection, Refused, reading
+from journeyman.store.jetstream_connection import Connection, NoReply, Refused, reading
 
 #: The most messages, and about the most bytes, that one request asks for: the driver holds them all in memory.
 READ_MESSAGES_MAX: Final = 1000
@@ -16,6 +16,10 @@ READ_BYTES_MAX: Final = 8 * 1024 * 1024
 
 #: An answer with fewer bytes than this was not cut off at READ_BYTES_MAX: no message is larger than the difference.
 _CUT_BYTES_MIN: Final = READ_BYTES_MAX - 2 * 1024 * 1024
+
+#: How long a replica's answer may keep one waiting, in seconds, at the first try; each next one may take twice as long.
+ANSWER_FIRST_S: Final = 0.2
+ANSWER_MAX_S: Final = 1.6
 
 #: The statuses at the end of an answer: there is no more in the batch; there is nothing at all.
 _END: Final = "204"
@@ -60,12 +64,23 @@ class Direct:
         if subject is not None:
             request["next_by_subj"] = subject
         data = msgspec.json.encode(request)
-        with reading():
-            contents, status = await self._connection.request_many(f"$JS.API.DIRECT.GET.{self._stream}", data)
+        contents, status = await self._ask_replicas(data)
         if status not in (_END, _NOTHING):
             raise NotReady(f"The server does not read the stream {self._stream}: it says {status}. Try again.")
         ended = len(contents) < wanted and sum(map(len, contents)) < _CUT_BYTES_MIN
         return Chunk(contents, ended)
+
+    async def _ask_replicas(self, request: bytes) -> tuple[list[bytes], str]:
+        """Ask again where no answer comes: the server takes any replica, also one that hangs, or was cut off."""
+        subject, idle_s = f"$JS.API.DIRECT.GET.{self._stream}", ANSWER_FIRST_S
+        with reading():
+            while True:
+                try:
+                    return await self._connection.request_many(subject, request, idle_s=idle_s)
+                except NoReply:
+                    if idle_s >= ANSWER_MAX_S:
+                        raise
+                idle_s *= 2
 
     async def next(self, sequence: int, subject: str) -> Stored | None:
         """The leader's first message of a subject from a sequence number on."""

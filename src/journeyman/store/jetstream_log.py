@@ -18,7 +18,7 @@ from journeyman.store.jetstream_watch import Watch
 from journeyman.store.limits import check_batch, check_written
 
 #: How long one append may take, in seconds: then nobody knows, and the connection is given up.
-APPEND_S: Final = 4.0
+APPEND_S: Final = 2.0
 
 #: How long a read is repeated that finds less than there is, in seconds: a replica is behind.
 READ_S: Final = 2.0

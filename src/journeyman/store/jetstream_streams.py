@@ -13,7 +13,7 @@ import msgspec
 
 from journeyman.errors import Corrupt, NotAStore, NotReady
 from journeyman.store.jetstream_address import Address
-from journeyman.store.jetstream_connection import Connection, Refused, reading
+from journeyman.store.jetstream_connection import Connection, Nobody, Refused, Unread, reading
 
 #: The layout that this version writes, and the newest that it reads.
 LAYOUT_VERSION: Final = 1
@@ -23,6 +23,10 @@ CLUSTER_REPLICAS: Final = 3
 
 #: How long creating a stream may take, in seconds: a cluster chooses its leader first.
 CREATE_S: Final = 10.0
+
+#: How long opening waits for a leader of each stream, in seconds, and how often it asks.
+OPEN_S: Final = 10.0
+PAUSE_S: Final = 0.1
 
 #: How long a server's monitoring port may take, in seconds.
 MONITOR_S: Final = 3.0
@@ -104,22 +108,36 @@ async def open_streams(connection: Connection, address: Address) -> Streams:
     log = StreamSpec(name, "log", (f"{name}.>",), {"allow_atomic": True, "allow_direct": True, "deny_purge": True})
     keys = StreamSpec(f"KV_{name}", "keys", (f"$KV.{name}.>",), {"max_msgs_per_subject": 1, "allow_direct": False})
     blobs = StreamSpec(f"{name}-blobs", "blobs", (f"{name}-blobs.>",), {"allow_direct": True})
-    with reading():
-        synced = await _synced(address)
-        infos = [await _open_stream(connection, spec, address) for spec in (log, keys, blobs)]
+    synced = await _synced(address)
+    infos = [await _open_stream(connection, spec, address) for spec in (log, keys, blobs)]
     _check_whole(infos[0], name)
     return Streams(log, keys, blobs, min(info["config"]["num_replicas"] for info in infos), synced)
 
 
 async def _open_stream(connection: Connection, spec: StreamSpec, address: Address) -> Any:
+    """What the stream is like, as its leader tells; a cluster that is choosing one is waited for."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + OPEN_S
+    while True:
+        try:
+            with reading():
+                info = await _find_or_create(connection, spec, address.replicas)
+        except (Nobody, Unread):
+            if loop.time() > give_up_at:
+                raise
+            await asyncio.sleep(PAUSE_S)
+        else:
+            _check(info, spec, address)
+            return info
+
+
+async def _find_or_create(connection: Connection, spec: StreamSpec, replicas: int | None) -> Any:
     try:
-        info = await connection.ask(f"STREAM.INFO.{spec.name}")
+        return await connection.ask(f"STREAM.INFO.{spec.name}")
     except Refused as refused:
         if refused.code != _NOT_FOUND:
             raise
-        info = await _create(connection, spec, address.replicas)
-    _check(info, spec, address)
-    return info
+    return await _create(connection, spec, replicas)
 
 
 async def _create(connection: Connection, spec: StreamSpec, replicas: int | None) -> Any:

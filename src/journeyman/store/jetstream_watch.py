@@ -12,8 +12,6 @@ from typing import Final
 
 from nats.aio.msg import Msg
 
-from journeyman.errors import NotReady
-
 #: How often the head is looked at while somebody waits, in seconds, in case that nobody told of an append.
 LOOK_S: Final = 1.0
 
@@ -21,8 +19,7 @@ LOOK_S: Final = 1.0
 #: was cut off answers for 10 s before it gives up. After that it is what it says, and another log.
 BEHIND_S: Final = 15.0
 
-#: How long one call waits for such a server, in seconds, and how often it looks.
-PATIENCE_S: Final = 1.0
+#: How often such a server is asked again, in seconds.
 PAUSE_S: Final = 0.01
 
 
@@ -50,13 +47,12 @@ class Watch:
     # The head.
 
     async def head(self, *, at_least: int = 0) -> int:
-        """The head; never below what this handle has seen, or a caller has, unless the log was replaced.
+        """The head; below what this handle has seen, or a caller has, only if it is so for BEHIND_S.
 
         Raises:
-            NotReady: the server is behind.
+            NotReady: no server tells it.
         """
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + PATIENCE_S
         while True:
             wanted, tellings = max(self.known, at_least), self._tellings
             head = await self._ask()
@@ -69,11 +65,10 @@ class Watch:
                 return head
             if not self._replicated or self._has_been_behind(loop.time()):
                 return head
-            if loop.time() > give_up_at:
-                raise NotReady(f"The server knows {head} of {wanted} messages, it has yet to catch up. Try again.")
             await asyncio.sleep(PAUSE_S)
 
     def _has_been_behind(self, now: float) -> bool:
+        """Whether it was so all the time, also for calls that were cancelled: they have their own limits."""
         if self._behind_since is None:
             self._behind_since = now
         return now - self._behind_since > BEHIND_S
