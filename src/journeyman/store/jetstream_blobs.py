@@ -12,7 +12,7 @@ from uuid import uuid4
 import msgspec
 
 from journeyman.errors import OutcomeUnknown
-from journeyman.store.jetstream_connection import Connection, answer_of, writing
+from journeyman.store.jetstream_connection import Connection, writing
 from journeyman.store.jetstream_direct import Direct
 from journeyman.store.jetstream_record import text_of, token
 from journeyman.threads import in_thread
@@ -123,8 +123,8 @@ class JetStreamBlobs:
 
     async def _publish(self, subject: str, content: bytes) -> int:
         with writing():
-            reply = await self._connection.request(subject, content)
-            sequence: int = answer_of(reply.data)["seq"]
+            acknowledged = await self._connection.publish([(subject, content, None)])
+        sequence: int = acknowledged["seq"]
         return sequence
 
     async def _purge(self, subject: str, *, before: int = 0) -> None:

@@ -24,7 +24,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from journeyman.errors import JourneymanError, NotReady
-from journeyman.store.jetstream_connection import Connection, NoReply
+from journeyman.store.jetstream_connection import Connection, Nobody, NoReply
 from journeyman.store.jetstream_keys import ROLES, SESSIONS, JetStreamKeys
 
 logger = logging.getLogger(__name__)
@@ -187,11 +187,11 @@ class Claims:
     async def _may_live(self, holder: str) -> bool:
         """Whether some connection of that session's owner stands, if it answers or not."""
         try:
-            await self._connection.request(self._call(holder), timeout_s=ANSWER_S)
+            await self._connection.call(self._call(holder), timeout_s=ANSWER_S)
+        except Nobody:
+            return False
         except NoReply:
             return True
-        except NotReady:
-            return False  # No server knows anybody there.
         return True
 
     def _call(self, session: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, Final
@@ -52,6 +52,16 @@ ENVELOPE_BYTES_MAX: Final = 64 * 1024
 
 #: What the server says when nobody listens to a subject, and at the end of many replies: client protocol, ADR-31.
 _NOBODY: Final = "503"
+
+#: How long one connection's requests may find no leader, in seconds, until another server is tried.
+LEADERLESS_S: Final = 1.0
+
+#: JetStream's numbers of refusals that pass by themselves, server/errors.json in nats-server: a cluster is choosing a
+#: leader, or a part of a batch went to the last one.
+PASSING: Final = frozenset({10008, 10009, 10176})
+
+#: A subject, a content, and headers.
+Outgoing = tuple[str, bytes, dict[str, str] | None]
 
 Listener = Callable[[Msg], Awaitable[None]]
 
@@ -118,6 +128,7 @@ class Connection:
         self._numbers = count(1)
         self._failure: BaseException | str = "no server was tried yet"
         self._closed = False
+        self._without_leader_since: float | None = None
         #: How many connections were made: what one has been told over an older one may be out of date.
         self.made = 0
 
@@ -139,8 +150,13 @@ class Connection:
         if self._leaving:
             await asyncio.wait(self._leaving)
 
-    def drop(self) -> None:
-        """Give up this connection: it may be to a server that hangs. The next call makes another."""
+    def drop(self, only: Client | None = None) -> None:
+        """Give up this connection: it may be to a server that hangs. The next call makes another, to another server.
+
+        Nothing happens if it is not the `only` one that is meant any more.
+        """
+        if only is not None and only is not self._client:
+            return
         client, self._client = self._client, None
         self._fail_replies("the connection was given up")
         if client is not None:
@@ -170,22 +186,62 @@ class Connection:
             Refused: the answer is an error.
         """
         data = b"" if request is None else msgspec.json.encode(request)
-        message = await self.request(f"$JS.API.{what}", data, timeout_s=timeout_s)
-        return answer_of(message.data)
+        return await self.publish([(f"$JS.API.{what}", data, None)], timeout_s=timeout_s)
 
-    async def request(
-        self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None, *, timeout_s: float = REPLY_S
-    ) -> Msg:
-        """The reply to one message.
+    async def publish(self, messages: Sequence[Outgoing], *, timeout_s: float = REPLY_S) -> Any:
+        """Publish the messages one after the other; what the stream's leader answers to the last, as decoded JSON.
 
         Raises:
-            NotReady: nobody is there to answer: surely not done.
-            NoReply: perhaps done.
+            NotReady: nobody is there to answer: surely the last one did not arrive.
+            NoReply: perhaps it did.
+            Refused: the answer is an error.
+        """
+        client = await self._connected()
+        with self._answered_by_leader(client), self._expecting() as reply:
+            for subject, data, headers in messages[:-1]:
+                await _publish(client, subject, data, headers, "")
+            await _publish(client, *messages[-1], reply.inbox)
+            return _answer_of(await reply.last(timeout_s))
+
+    @contextmanager
+    def _answered_by_leader(self, client: Client) -> Iterator[None]:
+        """A server that brings no request to a leader may be cut off from it, where another server is not."""
+        try:
+            yield
+        except NoReply:
+            # What is on its way must not stay in this connection, either.
+            self.drop(client)
+            raise
+        except Nobody:
+            self._leave_later(client)
+            raise
+        except Refused as refused:
+            if refused.code in PASSING:
+                self._leave_later(client)
+            raise
+        self._without_leader_since = None
+
+    def _leave_later(self, client: Client) -> None:
+        """Not at once: while a leader is chosen, it is the same everywhere."""
+        now = asyncio.get_running_loop().time()
+        if self._without_leader_since is None:
+            self._without_leader_since = now
+        elif now - self._without_leader_since > LEADERLESS_S:
+            self._without_leader_since = None
+            self.drop(client)
+
+    async def call(self, subject: str, *, timeout_s: float) -> None:
+        """Return when who listens to the subject has answered.
+
+        Raises:
+            Nobody: nobody listens.
+            NotReady: there is no connection.
+            NoReply: somebody listens, and did not answer.
         """
         client = await self._connected()
         with self._expecting() as reply:
-            await _publish(client, subject, data, headers, reply.inbox)
-            return await reply.last(timeout_s)
+            await _publish(client, subject, b"", None, reply.inbox)
+            await reply.last(timeout_s)
 
     async def request_many(self, subject: str, data: bytes, *, idle_s: float = REPLY_S) -> tuple[list[bytes], str]:
         """The contents of all replies to one message, up to the one that has a status; and that status.
@@ -199,22 +255,6 @@ class Connection:
             await _publish(client, subject, data, None, reply.inbox)
             last = await reply.last_of_many(idle_s)
         return reply.contents, _status(last) or ""
-
-    async def publish_all(
-        self, messages: list[tuple[str, bytes, dict[str, str]]], *, timeout_s: float = REPLY_S
-    ) -> Msg:
-        """Publish the messages one after the other; the reply to the last one.
-
-        Raises:
-            NotReady: surely the last one did not arrive.
-            NoReply: perhaps it did.
-        """
-        client = await self._connected()
-        with self._expecting() as reply:
-            for subject, data, headers in messages[:-1]:
-                await _publish(client, subject, data, headers, "")
-            await _publish(client, *messages[-1], reply.inbox)
-            return await reply.last(timeout_s)
 
     async def tell(self, subject: str, data: bytes) -> None:
         """Publish a message that nobody has to receive. Nothing happens where there is no connection now."""
@@ -391,13 +431,13 @@ class _Reply:
         return message
 
 
-def answer_of(data: bytes) -> Any:
+def _answer_of(message: Msg) -> Any:
     """The content of a reply, as decoded JSON.
 
     Raises:
         Refused: it is an error.
     """
-    answer = msgspec.json.decode(data)
+    answer = msgspec.json.decode(message.data)
     if error := answer.get("error"):
         raise Refused(error.get("err_code", error.get("code", 0)), error.get("description", "no reason given"))
     return answer

@@ -18,7 +18,7 @@ READ_BYTES_MAX: Final = 8 * 1024 * 1024
 _CUT_BYTES_MIN: Final = READ_BYTES_MAX - 2 * 1024 * 1024
 
 #: How long a replica's answer may keep one waiting, in seconds, at the first try; each next one may take twice as long.
-ANSWER_FIRST_S: Final = 0.2
+ANSWER_FIRST_S: Final = 0.1
 ANSWER_MAX_S: Final = 1.6
 
 #: The statuses at the end of an answer: there is no more in the batch; there is nothing at all.
@@ -79,12 +79,17 @@ class Direct:
                     return await self._connection.request_many(subject, request, idle_s=idle_s)
                 except NoReply:
                     if idle_s >= ANSWER_MAX_S:
+                        self._connection.drop()
                         raise
                 idle_s *= 2
 
     async def next(self, sequence: int, subject: str) -> Stored | None:
         """The leader's first message of a subject from a sequence number on."""
         return await self._get({"seq": sequence, "next_by_subj": subject})
+
+    async def at(self, sequence: int) -> Stored | None:
+        """The leader's message of that sequence number."""
+        return await self._get({"seq": sequence})
 
     async def newest(self, subject: str) -> Stored | None:
         """The leader's last message of a subject."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from journeyman.errors import NotReady
 from journeyman.store.base import Entry
-from journeyman.store.jetstream_connection import Connection, Refused, answer_of, writing
+from journeyman.store.jetstream_connection import Connection, Refused, writing
 from journeyman.store.jetstream_direct import Direct
 from journeyman.store.jetstream_record import text_of, token
 from journeyman.store.limits import check_entry
@@ -43,12 +43,12 @@ class JetStreamKeys:
         headers = None if expect is None else {_EXPECTED: str(expect)}
         with writing():
             try:
-                reply = await self._connection.request(self._subject(key), value, headers)
-                revision: int = answer_of(reply.data)["seq"]
+                acknowledged = await self._connection.publish([(self._subject(key), value, headers)])
             except Refused as refused:
                 if refused.code in _OTHER_REVISION:
                     return None
                 raise
+        revision: int = acknowledged["seq"]
         return revision
 
     async def delete(self, key: str, *, expect: int | None = None) -> bool:

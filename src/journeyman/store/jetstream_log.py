@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from journeyman.errors import Corrupt, NotReady, OutcomeUnknown, TooLarge
 from journeyman.message import BODY_BYTES_MAX, Record
-from journeyman.store.jetstream_connection import Connection, NoReply, Refused, answer_of, reading
+from journeyman.store.jetstream_connection import PASSING, Connection, NoReply, Outgoing, Refused, reading
 from journeyman.store.jetstream_direct import Direct
 from journeyman.store.jetstream_record import decode_record, encode_record, name_subject
 from journeyman.store.jetstream_watch import Watch
@@ -26,18 +26,14 @@ READ_S: Final = 2.0
 #: The pause before looking again, in seconds.
 PAUSE_S: Final = 0.005
 
-#: JetStream's numbers of refusals, server/errors.json in nats-server: the leader sees another head; what passes by
-#: itself, as for a batch of which a part went to the last leader, or a cluster that is choosing one; too large.
+#: JetStream's numbers of refusals, server/errors.json in nats-server: the leader sees another head; too large.
 _OTHER_HEAD: Final = frozenset({10071, 10164})
-_PASSING: Final = frozenset({10008, 10009, 10176})
 _TOO_LARGE: Final = frozenset({10054, 10199})
 
 _EXPECTED: Final = "Nats-Expected-Last-Sequence"
 
 A = TypeVar("A")
 B = TypeVar("B")
-
-Outgoing = list[tuple[str, bytes, dict[str, str]]]
 
 
 class JetStreamLog:
@@ -86,6 +82,7 @@ class JetStreamLog:
                 break
             if not joined:
                 if asyncio.get_running_loop().time() > give_up_at:
+                    self._connection.drop()
                     raise _incomplete(found, last, head)
                 await asyncio.sleep(PAUSE_S)
         return records
@@ -129,6 +126,8 @@ class JetStreamLog:
         give_up_at = loop.time() + APPEND_S
         while not await self._write(records, after):
             if loop.time() > give_up_at:
+                # A leader that was cut off refuses for what it can't finish: another server may know another leader.
+                self._connection.drop()
                 raise NotReady(f"JetStream took no append within {APPEND_S:g} s. Nothing was written; try again.")
             await asyncio.sleep(PAUSE_S)
         self.watch.saw(after + len(records))
@@ -143,11 +142,8 @@ class JetStreamLog:
     async def _write(self, records: Sequence[Record], after: int) -> bool:
         """Try once; False when it surely was not written, and nothing else stands there either."""
         try:
-            message = await self._connection.publish_all(self._outgoing(records, after), timeout_s=APPEND_S)
-            acknowledged = answer_of(message.data)
+            acknowledged = await self._connection.publish(self._outgoing(records, after), timeout_s=APPEND_S)
         except NoReply as error:
-            # What is on its way must not stay in this connection: the next try goes over another.
-            self._connection.drop()
             raise OutcomeUnknown(f"JetStream did not say whether it was written: {error}. Append it again.") from error
         except Refused as refused:
             return await self._was_refused(refused, records, after)
@@ -156,7 +152,7 @@ class JetStreamLog:
     async def _was_refused(self, refused: Refused, records: Sequence[Record], after: int) -> bool:
         if refused.code in _OTHER_HEAD:
             return await self._stands(records, after)
-        if refused.code in _PASSING:
+        if refused.code in PASSING:
             return False
         if refused.code in _TOO_LARGE:
             largest = max(len(record.body) for record in records)
@@ -165,20 +161,17 @@ class JetStreamLog:
         # A disk that failed may have taken it all the same.
         raise OutcomeUnknown(f"JetStream failed to write: {refused}. Append it again.") from refused
 
-    def _outgoing(self, records: Sequence[Record], after: int) -> Outgoing:
+    def _outgoing(self, records: Sequence[Record], after: int) -> list[Outgoing]:
         """One message by itself, which is far faster than a batch of one; several as one atomic batch (ADR-50)."""
         contents = [(self._subjects[record.name], encode_record(record)) for record in records]
         if len(contents) == 1:
             return [(*contents[0], {_EXPECTED: str(after)})]
         # A new id each time: what is left of a try that was cut off must not join this one.
         batch = uuid4().hex
-        outgoing = [
-            (subject, content, {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)})
-            for number, (subject, content) in enumerate(contents, start=1)
-        ]
-        outgoing[0][2][_EXPECTED] = str(after)
-        outgoing[-1][2]["Nats-Batch-Commit"] = "1"
-        return outgoing
+        headers = [{"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)} for n in range(1, len(contents) + 1)]
+        headers[0][_EXPECTED] = str(after)
+        headers[-1]["Nats-Batch-Commit"] = "1"
+        return [(*content, header) for content, header in zip(contents, headers, strict=True)]
 
     async def _stands(self, records: Sequence[Record], after: int) -> bool:
         """Whether the batch is in the log. An empty read, or a part of the batch, decides nothing.
@@ -187,16 +180,15 @@ class JetStreamLog:
             Conflict: a different id was read at one of its positions.
             WrongLog: the head is below `after`.
         """
-        stored: list[Record] = []
-        for limit in (1, len(records)):  # The first one tells most: nobody wants to read a large batch of others.
-            stored = await self._read_all(after, limit)
-            if any(one.id != other.id for one, other in zip(stored, records, strict=False)):
-                break
+        first = await self._direct.at(after + 1)
+        stored = [] if first is None else [decode_record(first.content)]
+        if stored and stored[0].id == records[0].id:
+            stored = await self._read_all(after, len(records))
         head = await self.watch.head(at_least=after)
-        same = [one.id for one in stored] == [record.id for record in records[: len(stored)]]
-        if head < after or not same:
-            check_written(records, [record.id for record in stored], after=after, head=head)
-        return len(stored) == len(records)
+        ids = [record.id for record in stored]
+        if head < after or ids != [record.id for record in records[: len(ids)]]:
+            check_written(records, ids, after=after, head=head)
+        return len(ids) == len(records)
 
     async def wait(self, after: int, timeout_s: float) -> None:
         await self.watch.wait(after, timeout_s)
