@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from journeyman.store import open_store
+import pytest
+import pytest_asyncio
+
+from journeyman.errors import Conflict, NotReady, OutcomeUnknown, StoreError
+from journeyman.message import Record
+from journeyman.store import Store, jetstream_claims, jetstream_log, open_store
+from journeyman.testing.contract import everything, fill
+from journeyman.testing.records import make_records
 from tests.log_load import Load
-from tests.servers_nats import NatsCluster, NatsServer, free_port, shared_cluster
+from tests.nats_network import proxied_cluster
+from tests.servers_nats import NatsServer, shared_cluster, shared_server
 from tests.store.test_jetstream import log_of
 from tests.tcp_proxy import Proxy
+
+#: How long anything may take before it counts as hanging, in seconds.
+PATIENCE_S = 60.0
+
+#: How long an append waits for its reply where the test has it fail, in seconds.
+APPEND_S = 0.3
+
+
+# A cluster. That other leaders are lost is in tests/crash/test_nats.py, many times.
 
 
 async def test_a_leader_that_is_killed_under_load_costs_nothing_but_time(tmp_path: Path) -> None:
@@ -26,19 +43,6 @@ async def test_a_leader_that_is_killed_under_load_costs_nothing_but_time(tmp_pat
     assert not counted.broken, counted
 
 
-async def test_a_leader_that_is_stopped_and_goes_on_costs_nothing_but_time(tmp_path: Path) -> None:
-    cluster, log = shared_cluster(), log_of(tmp_path)
-    load = Load(lambda: open_store(cluster.url(log)))
-    async with load.running():
-        leader = await asyncio.to_thread(cluster.leader, log)
-        leader.stop()
-        await load.stall()
-        leader.go_on()
-        await asyncio.to_thread(leader.until_ready)
-    counted = await load.counted()
-    assert not counted.broken, counted
-
-
 async def test_a_leader_that_is_cut_off_from_the_others_costs_nothing_but_time(tmp_path: Path) -> None:
     log = log_of(tmp_path)
     async with proxied_cluster(tmp_path) as network:
@@ -47,39 +51,196 @@ async def test_a_leader_that_is_cut_off_from_the_others_costs_nothing_but_time(t
             leader = await asyncio.to_thread(network.cluster.leader, log)
             network.cut_off(leader)
             await load.stall()
-            network.join(leader)
+            network.join()
         counted = await load.counted()
     assert not counted.broken, counted
 
 
-class Network:
-    """A cluster whose servers reach each other through proxies."""
+# Replies and requests that are lost on their way.
 
-    def __init__(self, folder: Path) -> None:
-        ports = [free_port() for _ in range(3)]
-        self.proxies = [Proxy(port) for port in ports]
-        self.cluster = NatsCluster(folder, ports=ports, seen=[proxy.port for proxy in self.proxies])
 
-    def cut_off(self, server: NatsServer) -> None:
-        """Nothing passes between that server and the others any more, and nobody is told."""
-        for proxy, other in zip(self.proxies, self.cluster.servers, strict=True):
-            if other is server:
-                proxy.hold()
-            else:
-                proxy.hold_those_of(server.name, True)
+@pytest_asyncio.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    async with Proxy(shared_server().port) as proxy:
+        yield proxy
 
-    def join(self, server: NatsServer) -> None:
-        for proxy in self.proxies:
-            proxy.let_go()
-            proxy.hold_those_of(server.name, False)
+
+@pytest_asyncio.fixture
+async def far(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+    """A handle behind the proxy, which does not wait long."""
+    monkeypatch.setattr(jetstream_log, "APPEND_S", APPEND_S)
+    store = await open_store(f"nats://127.0.0.1:{proxy.port}/{log_of(tmp_path)}")
+    yield store
+    await store.close()
+
+
+@pytest_asyncio.fixture
+async def near(tmp_path: Path) -> AsyncIterator[Store]:
+    """Another handle on the same log, straight to the server."""
+    store = await open_store(shared_server().url(log_of(tmp_path)))
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize("lost", ["swallow_replies", "swallow_requests"])
+@pytest.mark.parametrize("size", [1, 7])
+async def test_an_append_whose_reply_or_request_is_lost_is_there_once(
+    lost: str, size: int, proxy: Proxy, far: Store, near: Store
+) -> None:
+    written = await fill(far, 2)
+    for _ in range(3):
+        batch = make_records(size, after=len(written))
+        setattr(proxy, lost, True)
+        with pytest.raises(OutcomeUnknown):
+            await far.log.append(batch, after=len(written))
+        setattr(proxy, lost, False)
+        assert await near.log.head() == len(written) + (size if lost == "swallow_replies" else 0)
+        await settle(far, batch, after=len(written))
+        written += batch
+    assert await everything(near) == written
+    assert proxy.swallowed >= 3
+
+
+@pytest.mark.parametrize("size", [1, 7])
+async def test_an_append_that_arrives_late_finds_its_place_taken(
+    size: int, proxy: Proxy, far: Store, near: Store
+) -> None:
+    batch = make_records(size)
+    with proxy.held():
+        with pytest.raises(OutcomeUnknown):
+            await far.log.append(batch, after=0)
+        theirs = await fill(near, 2)
+    await proxy.until_left()
+    assert await everything(near) == theirs
+    with pytest.raises(Conflict):
+        await settle(far, batch, after=0)
+    assert await everything(near) == theirs
+
+
+@pytest.mark.parametrize("size", [1, 7])
+async def test_an_append_that_arrives_late_and_again_is_there_once(
+    size: int, proxy: Proxy, far: Store, near: Store
+) -> None:
+    batch = make_records(size)
+    with proxy.held(), pytest.raises(OutcomeUnknown):
+        await far.log.append(batch, after=0)
+    await settle(far, batch, after=0)
+    await proxy.until_left(but=1)
+    assert await everything(near) == batch
+
+
+async def settle(store: Store, batch: Sequence[Record], *, after: int) -> None:
+    """Make the identical call until it is known, as the executor does."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with suppress(NotReady, OutcomeUnknown):
+                return await store.log.append(batch, after=after)
+            await asyncio.sleep(0.02)
+
+
+# A server that is away for a while.
 
 
 @asynccontextmanager
-async def proxied_cluster(folder: Path) -> AsyncIterator[Network]:
-    network = Network(folder)
-    async with AsyncExitStack() as stack:
-        for proxy in network.proxies:
-            await stack.enter_async_context(proxy)
-        stack.callback(network.cluster.kill)
-        await asyncio.to_thread(network.cluster.start)
-        yield network
+async def own_server(folder: Path) -> AsyncIterator[NatsServer]:
+    """A server that the test may kill."""
+    server = NatsServer(folder)
+    await asyncio.to_thread(server.start)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+async def test_while_the_server_is_away_calls_fail_and_then_everything_goes_on(tmp_path: Path) -> None:
+    async with own_server(tmp_path) as server:
+        store = await open_store(server.url("blog"))
+        written = await fill(store, 3)
+        revision = await store.keys.put("a", b"1")
+        server.kill()
+        batch = make_records(2, after=3)
+        calls = (store.log.head(), store.log.read(0, 10), store.keys.get("a"), store.blobs.load("a"))
+        async with asyncio.timeout(PATIENCE_S):
+            failed = await asyncio.gather(store.log.append(batch, after=3), *calls, return_exceptions=True)
+        assert {type(error) for error in failed} <= {NotReady, OutcomeUnknown}
+        await asyncio.to_thread(server.start)
+        await settle(store, batch, after=3)
+        assert await everything(store) == written + batch
+        entry = await store.keys.get("a")
+        assert entry is not None
+        assert entry.revision == revision
+        await store.close()
+
+
+async def test_who_waits_is_woken_after_the_server_was_away(tmp_path: Path) -> None:
+    async with own_server(tmp_path) as server:
+        store, other = await open_store(server.url("blog")), await open_store(server.url("blog"))
+        server.kill()
+        await asyncio.to_thread(server.start)
+        await settle(other, make_records(1), after=0)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with suppress(NotReady):
+                    await store.log.wait(0, PATIENCE_S)
+                    if await store.log.head() == 1:
+                        break
+        await store.close()
+        await other.close()
+
+
+async def test_an_append_that_nobody_told_of_wakes_who_waits(near: Store, tmp_path: Path) -> None:
+    """Within the second in which the head is looked at."""
+    silent = await open_store(shared_server().url(log_of(tmp_path)))
+    assert isinstance(silent.log, jetstream_log.JetStreamLog)
+    silent.log.news = "nobody-listens"
+    waiting = asyncio.create_task(near.log.wait(0, PATIENCE_S))
+    await fill(silent, 1)
+    async with asyncio.timeout(PATIENCE_S / 2):
+        await waiting
+    assert await near.log.head() == 1
+    await silent.close()
+
+
+# Roles.
+
+
+async def test_a_restart_of_the_server_frees_no_role(tmp_path: Path) -> None:
+    async with own_server(tmp_path) as server:
+        holder, other = await open_store(server.url("blog")), await open_store(server.url("blog"))
+        assert await holder.claim("workers")
+        server.kill()
+        await asyncio.to_thread(server.start)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with suppress(StoreError):
+                    assert await other.claim("workers") is False
+                    break
+        assert await holder.claim("workers")
+        await holder.close()
+        await other.close()
+
+
+async def test_a_holder_that_does_not_answer_keeps_its_role_while_its_connection_stands(
+    proxy: Proxy, far: Store, near: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_claims, "LEASE_S", 0.2)
+    assert await far.claim("workers")
+    with proxy.held():
+        assert await near.claim("workers") is False
+
+
+async def test_a_holder_that_is_cut_off_loses_its_role_and_finds_out(
+    proxy: Proxy, far: Store, near: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_claims, "LEASE_S", 0.2)
+    assert await far.claim("workers")
+    await proxy.refuse()
+    async with asyncio.timeout(PATIENCE_S):
+        while not await near.claim("workers"):  # noqa: ASYNC110  # what it waits for sets no event here
+            await asyncio.sleep(0.05)
+        await proxy.accept()
+        while True:
+            with suppress(StoreError):
+                assert await far.claim("workers") is False
+                break
+    assert await near.claim("workers")
