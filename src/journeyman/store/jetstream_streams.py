@@ -193,7 +193,9 @@ def _check_ownership(config: Any, spec: StreamSpec) -> None:
 
 
 def _complaint(stream: str, wrong: dict[str, Any], config: Any) -> str:
-    told = ", ".join(f"{field} is {config.get(field)} and must be {value}" for field, value in wrong.items())
+    told = ", ".join(
+        f"{field} is {config.get(field, _absent(value))} and must be {value}" for field, value in wrong.items()
+    )
     options = [_MENDED_BY[field] for field in wrong if field in _MENDED_BY]
     fix = f"Mend it: nats stream edit {stream} {' '.join(options)}" if options else "Use another name in the URL."
     lenient = " Or say ?replicas=1 for development." if "num_replicas" in wrong else ""
