@@ -185,7 +185,7 @@ def binary() -> str:
 
 @cache
 def shared_server() -> NatsServer:
-    """One server for all tests of this process: each takes a log of its own."""
+    """One server for all tests of this process: each takes a log of its own. Call it first outside of an event loop."""
     server = NatsServer(_folder())
     atexit.register(server.kill)
     server.start()
@@ -194,7 +194,7 @@ def shared_server() -> NatsServer:
 
 @cache
 def shared_cluster() -> NatsCluster:
-    """One cluster for all tests of this process that leave it whole."""
+    """One cluster for all tests of this process that leave it whole. Call it first outside of an event loop."""
     cluster = NatsCluster(_folder())
     atexit.register(cluster.kill)
     cluster.start()

@@ -24,7 +24,18 @@ from journeyman.store.jetstream_address import parse_address
 from journeyman.store.jetstream_record import name_subject, text_of, token
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.store_contract import StoreContract
-from tests.servers_nats import NatsServer, shared_cluster, shared_server
+from tests.servers_nats import NatsCluster, NatsServer, shared_cluster, shared_server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> NatsServer:
+    """Started here, where no event loop waits."""
+    return shared_server()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> NatsCluster:
+    return shared_cluster()
 
 
 class TestJetStreamStore(StoreContract):
@@ -49,16 +60,16 @@ async def test_many_may_create_the_store_at_once(tmp_path: Path) -> None:
     await asyncio.gather(*(store.close() for store in stores))
 
 
-async def test_many_may_create_the_store_at_once_on_a_cluster(tmp_path: Path) -> None:
-    stores = await asyncio.gather(*(open_store(shared_cluster().url(log_of(tmp_path))) for _ in range(4)))
+async def test_many_may_create_the_store_at_once_on_a_cluster(cluster: NatsCluster, tmp_path: Path) -> None:
+    stores = await asyncio.gather(*(open_store(cluster.url(log_of(tmp_path))) for _ in range(4)))
     for number, store in enumerate(stores):
         await fill(store, 1, after=number)
         assert store.durability.startswith("JetStream R3, file storage")
     await asyncio.gather(*(store.close() for store in stores))
 
 
-async def test_a_read_by_name_finds_what_a_replica_may_not_have_yet(tmp_path: Path) -> None:
-    store = await open_store(shared_cluster().url(log_of(tmp_path)))
+async def test_a_read_by_name_finds_what_a_replica_may_not_have_yet(cluster: NatsCluster, tmp_path: Path) -> None:
+    store = await open_store(cluster.url(log_of(tmp_path)))
     for number in range(30):
         await fill(store, 1, after=number, name=f"posts/{number % 3}")
         assert len(await store.log.read(0, 100, name=f"posts/{number % 3}")) == number // 3 + 1
@@ -149,8 +160,8 @@ async def test_what_is_no_record_is_corrupt(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_one_replica_on_a_cluster_has_to_be_asked_for(tmp_path: Path) -> None:
-    log, cluster = log_of(tmp_path), shared_cluster()
+async def test_one_replica_on_a_cluster_has_to_be_asked_for(cluster: NatsCluster, tmp_path: Path) -> None:
+    log = log_of(tmp_path)
     store = await open_store(cluster.url(log, "?replicas=1"))
     assert store.durability.startswith("JetStream R1")
     await store.close()
@@ -293,7 +304,7 @@ async def test_tls_is_spoken_and_the_servers_certificate_checked(first: bool, tm
         store = await open_store(server.url("blog", f"?ca={certificate}{options}"))
         await fill(store, 1)
         await store.close()
-        with pytest.raises(NotReady, match="(?i)certificate.verify.failed"):
+        with pytest.raises(NotReady, match=r"(?i)certificate.verify.failed"):
             await open_store(server.url("blog", "?tls=first" if first else ""))
     finally:
         server.kill()

@@ -17,7 +17,7 @@ from journeyman.testing.contract import everything, fill
 from journeyman.testing.records import make_records
 from tests.log_load import Load
 from tests.nats_network import proxied_cluster
-from tests.servers_nats import NatsServer, shared_cluster, shared_server
+from tests.servers_nats import NatsCluster, NatsServer, shared_cluster, shared_server
 from tests.store.test_jetstream import log_of
 from tests.tcp_proxy import Proxy
 
@@ -28,11 +28,22 @@ PATIENCE_S = 60.0
 APPEND_S = 0.3
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server() -> NatsServer:
+    """Started here, where no event loop waits."""
+    return shared_server()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> NatsCluster:
+    return shared_cluster()
+
+
 # A cluster. That other leaders are lost is in tests/crash/test_nats.py, many times.
 
 
-async def test_a_leader_that_is_killed_under_load_costs_nothing_but_time(tmp_path: Path) -> None:
-    cluster, log = shared_cluster(), log_of(tmp_path)
+async def test_a_leader_that_is_killed_under_load_costs_nothing_but_time(cluster: NatsCluster, tmp_path: Path) -> None:
+    log = log_of(tmp_path)
     load = Load(lambda: open_store(cluster.url(log)))
     async with load.running():
         leader = await asyncio.to_thread(cluster.leader, log)
