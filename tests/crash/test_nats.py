@@ -116,16 +116,15 @@ async def nats_lab(server: NatsServer, tmp_path: Path) -> AsyncIterator[Lab]:
         yield lab
 
 
-@sizes(3, 100)
+@sizes(1, 100)
 async def test_processes_are_killed(size: int, nats_lab: Lab) -> None:
     await test_kills.test_kills_at_random_times(size, nats_lab)
 
 
-@sizes(None, (2, 5))
-async def test_processes_are_stopped(size: tuple[int, int] | None, nats_lab: Lab) -> None:
-    if size is None:
-        pytest.skip("the short form would wait for takeovers only")
-    await test_takeover.test_zombies(size, nats_lab)
+@full
+@pytest.mark.timeout(600)
+async def test_processes_are_stopped(nats_lab: Lab) -> None:
+    await test_takeover.test_zombies((2, 5), nats_lab)
 
 
 @full

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -12,13 +13,12 @@ import pytest_asyncio
 
 from journeyman.errors import Conflict, NotReady, OutcomeUnknown, StoreError
 from journeyman.message import Record
-from journeyman.store import Store, jetstream_claims, jetstream_log, open_store
+from journeyman.store import Store, jetstream_blobs, jetstream_claims, jetstream_log, jetstream_watch, open_store
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.records import make_records
 from tests.log_load import Load
-from tests.nats_network import proxied_cluster
 from tests.servers_nats import NatsCluster, NatsServer, shared_cluster, shared_server
-from tests.store.test_jetstream import log_of
+from tests.store.test_jetstream import api, driver, log_of
 from tests.tcp_proxy import Proxy
 
 #: How long anything may take before it counts as hanging, in seconds.
@@ -51,19 +51,6 @@ async def test_a_leader_that_is_killed_under_load_costs_nothing_but_time(cluster
         await load.stall()
         await asyncio.to_thread(leader.start)
     counted = await load.counted()
-    assert not counted.broken, counted
-
-
-async def test_a_leader_that_is_cut_off_from_the_others_costs_nothing_but_time(tmp_path: Path) -> None:
-    log = log_of(tmp_path)
-    async with proxied_cluster(tmp_path) as network:
-        load = Load(lambda: open_store(network.cluster.url(log)))
-        async with load.running():
-            leader = await asyncio.to_thread(network.cluster.leader, log)
-            network.cut_off(leader)
-            await load.stall()
-            network.join()
-        counted = await load.counted()
     assert not counted.broken, counted
 
 
@@ -210,6 +197,68 @@ async def test_an_append_that_nobody_told_of_wakes_who_waits(near: Store, tmp_pa
         await waiting
     assert await near.log.head() == 1
     await silent.close()
+
+
+async def test_an_append_of_another_process_wakes_who_waits_before_anybody_looks(
+    near: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_watch, "LOOK_S", 10 * PATIENCE_S)
+    other = await open_store(shared_server().url(log_of(tmp_path)))
+    async with asyncio.timeout(PATIENCE_S):
+        for number in range(5):
+            waiting = asyncio.create_task(near.log.wait(number, 10 * PATIENCE_S))
+            await fill(other, 1, after=number)
+            await waiting
+    await other.close()
+
+
+# Blobs.
+
+
+async def test_a_blob_that_failed_leaves_nothing_behind(near: Store, tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield bytes(2 * jetstream_blobs.PART_BYTES)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await near.blobs.save("a", broken())
+    for content in (b"old", b"new"):
+        await near.blobs.save("a", [content])
+    assert await _blob_messages(tmp_path) == 2  # One part, and the name.
+    await near.blobs.delete("a")
+    assert await _blob_messages(tmp_path) == 0
+
+
+async def test_what_a_process_left_that_died_while_it_saved_is_removed(
+    near: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        yield bytes(jetstream_blobs.PART_BYTES)
+        started.set()
+        threading.Event().wait()
+
+    dying = await open_store(shared_server().url(log_of(tmp_path)))
+    saving = asyncio.create_task(dying.blobs.save("a", endless()))
+    await asyncio.to_thread(started.wait, PATIENCE_S)
+    await dying.close()  # So that it can't clean up behind itself.
+    saving.cancel()
+    await asyncio.wait({saving})
+    assert await _blob_messages(tmp_path) == 1
+    await near.blobs.save("b", [b"1"])
+    assert await _blob_messages(tmp_path) == 3
+    monkeypatch.setattr(jetstream_blobs, "LEFTOVER_S", -10.0)
+    await near.blobs.save("c", [b"1"])
+    assert await _blob_messages(tmp_path) == 4
+    assert await near.blobs.load("b") == b"1"
+
+
+async def _blob_messages(place: Path) -> int:
+    async with driver() as client:
+        info = await api(client, f"STREAM.INFO.{log_of(place)}-blobs")
+    count: int = info["state"]["messages"]
+    return count
 
 
 # Roles.

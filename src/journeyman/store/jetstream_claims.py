@@ -34,7 +34,7 @@ RENEW_S: Final = 1.0
 
 #: For how long a session whose owner does not answer must be without change, in seconds: a few times as long as a
 #: process needs that lost its connection, because a server was restarted, to connect and renew.
-LEASE_S: Final = 3.0
+LEASE_S: Final = 2.5
 
 #: How often a silent session is looked at, in seconds.
 LOOK_S: Final = 0.2

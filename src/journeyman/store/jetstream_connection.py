@@ -31,7 +31,7 @@ CONNECTED_S: Final = 3.0
 
 #: The pauses between rounds of trying all servers, in seconds.
 PAUSE_FIRST_S: Final = 0.05
-PAUSE_MAX_S: Final = 2.0
+PAUSE_MAX_S: Final = 1.0
 
 #: How often a server is asked for a sign of life, in seconds, and how many may be missing: one that was stopped, or is
 #: cut off without a word, is left after about so many pings.
