@@ -191,6 +191,8 @@ async def test_an_append_that_nobody_told_of_wakes_who_waits(near: Store, tmp_pa
     silent = await open_store(shared_server().url(log_of(tmp_path)))
     assert isinstance(silent.log, jetstream_log.JetStreamLog)
     silent.log.news = "nobody-listens"
+    await near.log.wait(0, 0)
+    await near.log.head()
     waiting = asyncio.create_task(near.log.wait(0, PATIENCE_S))
     await fill(silent, 1)
     async with asyncio.timeout(PATIENCE_S / 2):

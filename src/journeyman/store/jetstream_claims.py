@@ -52,26 +52,28 @@ class Session:
     def __init__(self, keys: JetStreamKeys) -> None:
         self.id = uuid4().hex
         self._keys = keys
-        self._revision = 0
+        #: None when it has ended.
+        self._revision: int | None = None
         self._renewals = 0
         self._lock = asyncio.Lock()
 
     async def begin(self) -> None:
-        revision = await self._keys.put(self.id, b"0", expect=0)
-        assert revision is not None, "a session's id is new"
-        self._revision = revision
+        self._revision = await self._keys.put(self.id, b"0", expect=0)
 
     async def renew(self) -> bool:
         """Show that the owner lives; False when others have ended this session."""
         async with self._lock:
-            self._renewals += 1
-            revision = await self._keys.put(self.id, b"%d" % self._renewals, expect=self._revision)
-            if revision is None:
-                # Only its owner puts it. If it is there, it is an earlier renewal of which no reply came.
-                entry = await self._keys.get(self.id)
-                revision = None if entry is None else entry.revision
-            self._revision = revision or 0
-            return revision is not None
+            if self._revision is not None:
+                self._renewals += 1
+                self._revision = await self._put_again(self._revision)
+            return self._revision is not None
+
+    async def _put_again(self, expected: int) -> int | None:
+        revision = await self._keys.put(self.id, b"%d" % self._renewals, expect=expected)
+        if revision is None and (entry := await self._keys.get(self.id)) is not None:
+            # Only its owner puts it, so it is an earlier renewal of which no reply came.
+            revision = entry.revision
+        return revision
 
     async def end(self) -> None:
         await self._keys.delete(self.id)
