@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from journeyman.errors import Conflict, Corrupt, NotReady
-from journeyman.store import Store, jetstream_log, open_store
+from journeyman.store import Store, jetstream_direct, jetstream_log, open_store
 from journeyman.store.jetstream import JetStreamStore
 from journeyman.store.jetstream_claims import Session
 from journeyman.store.jetstream_direct import Chunk, Direct, Stored
@@ -98,6 +98,16 @@ async def test_what_an_answer_lacks_is_asked_for_again(
     direct = make_unreliable(store, change, 3)
     assert await store.log.read(0, 100) == records
     assert direct.times == 0
+
+
+async def test_a_server_that_sends_headers_all_the_same_is_understood(
+    store: JetStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_direct, "NO_HEADERS", "no_such_option")
+    records = await fill(store, 5) + await fill(store, 1, after=5)
+    assert await store.log.read(0, 100) == records
+    await store.blobs.save("a", [b"1"])
+    assert await store.blobs.load("a") == b"1"
 
 
 async def test_what_no_answer_has_is_a_server_that_is_not_ready(

@@ -397,7 +397,7 @@ class _Reply:
         self._future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
     def take(self, message: Msg) -> None:
-        if self._many and not message.headers:
+        if self._many and _status(message) is None:
             self.contents.append(message.data)
         elif not self._future.done():
             self._future.set_result(message)
