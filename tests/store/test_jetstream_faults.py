@@ -14,6 +14,7 @@ import pytest_asyncio
 from journeyman.errors import Conflict, NotReady, OutcomeUnknown, StoreError
 from journeyman.message import Record
 from journeyman.store import Store, jetstream_blobs, jetstream_claims, jetstream_log, jetstream_watch, open_store
+from journeyman.store.jetstream import JetStreamStore
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.records import make_records
 from tests.log_load import Load
@@ -289,6 +290,47 @@ async def test_a_holder_that_does_not_answer_keeps_its_role_while_its_connection
     assert await far.claim("workers")
     with proxy.held():
         assert await near.claim("workers") is False
+
+
+async def test_a_holder_that_is_cut_off_gets_back_what_nobody_took(
+    proxy: Proxy, far: Store, near: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_claims, "LEASE_S", 0.2)
+    assert await far.claim("workers")
+    assert await far.claim("instance/1")
+    await proxy.refuse()
+    async with asyncio.timeout(PATIENCE_S):
+        while not await near.claim("workers"):  # noqa: ASYNC110  # what it waits for sets no event here
+            await asyncio.sleep(0.05)
+        await proxy.accept()
+        while await near.claim("instance/1"):
+            await near.release("instance/1")
+            await asyncio.sleep(1.0)  # Longer than it takes the holder to renew.
+    with suppress(StoreError):
+        assert not await far.claim("workers")
+
+
+async def test_several_that_died_together_are_waited_for_once(near: Store, tmp_path: Path) -> None:
+    dead = [await open_store(shared_server().url(log_of(tmp_path))) for _ in range(4)]
+    for number, store in enumerate(dead):
+        assert await store.claim(f"instance/{number}")
+    for store in dead:
+        assert isinstance(store, JetStreamStore)
+        await die(store)
+    loop = asyncio.get_running_loop()
+    assert await near.claim("instance/0")
+    since = loop.time()
+    for number in (1, 2, 3):
+        assert await near.claim(f"instance/{number}")
+    assert loop.time() - since < 2 * jetstream_claims.LEASE_S
+
+
+async def die(store: JetStreamStore) -> None:
+    """Leave without a word, as with kill -9."""
+    if store._claims._keeping is not None:
+        store._claims._keeping.cancel()
+        await asyncio.wait({store._claims._keeping})
+    await store._connection.close()
 
 
 async def test_a_holder_that_is_cut_off_loses_its_role_and_finds_out(

@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
+import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
@@ -84,12 +85,15 @@ class Claims:
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
+        self._calls = f"{name}-alive"
         self._sessions = JetStreamKeys(connection, name, part=SESSIONS)
         self._roles = JetStreamKeys(connection, name, part=ROLES)
-        self._calls = f"{name}-alive"
+        self._others = _Others(connection, self._sessions, self._calls)
         self._session: Session | None = None
-        self._renewing: asyncio.Task[None] | None = None
         self._held: set[str] = set()
+        #: Those that were held by a session that others have ended.
+        self._lost: set[str] = set()
+        self._keeping: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
 
     async def claim(self, role: str) -> bool:
@@ -101,103 +105,132 @@ class Claims:
         for _ in range(TRIES):
             session = await self._own_session()
             entry = await self._roles.get(role)
-            holder = None if entry is None else entry.value.decode()
-            if holder == session.id:
+            if entry is None:
+                await self._roles.put(role, session.id.encode(), expect=0)
+            elif (holder := entry.value.decode()) == session.id:
                 if await session.renew():
                     self._held.add(role)
                     return True
-                await self._lose(session)
-            elif entry is None or holder is None:
-                await self._roles.put(role, session.id.encode(), expect=0)
-            elif await self._is_gone(holder):
+                self._lose(session)
+            elif await self._others.is_gone(holder):
                 await self._roles.put(role, session.id.encode(), expect=entry.revision)
             else:
                 return False
         raise NotReady(f"The role {role} changed hands {TRIES} times while it was claimed. Try again.")
 
     async def release(self, role: str) -> None:
-        session = self._session
         self._held.discard(role)
-        if session is None:
-            return
+        self._lost.discard(role)
+        if self._session is not None:
+            await self._give_back(role, self._session)
+
+    async def close(self) -> None:
+        """Give up everything. Where the store can't be told, the session ends LEASE_S after its connection."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+        session, self._session = self._session, None
+        if session is not None:
+            with suppress(JourneymanError):
+                for role in sorted(self._held):
+                    await self._give_back(role, session)
+                await session.end()
+
+    async def _give_back(self, role: str, session: Session) -> None:
         entry = await self._roles.get(role)
         if entry is not None and entry.value.decode() == session.id:
             await self._roles.delete(role, expect=entry.revision)
-
-    async def close(self) -> None:
-        """Give up everything. Where the store can't be told, the session has ended LEASE_S after its connection."""
-        session, self._session = self._session, None
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.wait({self._renewing})
-        if session is None:
-            return
-        with suppress(JourneymanError):
-            for role in sorted(self._held):
-                entry = await self._roles.get(role)
-                if entry is not None and entry.value.decode() == session.id:
-                    await self._roles.delete(role, expect=entry.revision)
-            await session.end()
-
-    # This handle's session.
 
     async def _own_session(self) -> Session:
         async with self._lock:
             if self._session is None:
                 session = Session(self._sessions)
-                await self._connection.listen(self._call(session.id), _answer)
+                await self._connection.listen(f"{self._calls}.{session.id}", _answer)
                 await session.begin()
                 self._session = session
-                self._renewing = asyncio.create_task(self._renew(session), name="journeyman: session")
+            if self._keeping is None:
+                self._keeping = asyncio.create_task(self._keep(), name="journeyman: session")
             return self._session
 
-    async def _renew(self, session: Session) -> None:
+    async def _keep(self) -> None:
+        """Renew the session, for as long as the store is open; claim again what was lost with one."""
         while True:
             await asyncio.sleep(RENEW_S)
             with suppress(JourneymanError):
-                if not await session.renew():
-                    return await self._lose(session)
+                session = self._session
+                if session is not None and not await session.renew():
+                    self._lose(session)
+                for role in sorted(self._lost):
+                    if not await self.claim(role):
+                        logger.warning("the role %s is another process's now", role)
+                    self._lost.discard(role)
 
-    async def _lose(self, session: Session) -> None:
+    def _lose(self, session: Session) -> None:
+        """Note that others have ended the session, and with it all roles that were held by it."""
         if self._session is session:
             self._session = None
-            self._connection.ignore(self._call(session.id))
-            lost, self._held = sorted(self._held), set()
-            if lost:
-                logger.warning("cut off from the servers for over %g s, this process lost the roles %s", LEASE_S, lost)
+            self._connection.ignore(f"{self._calls}.{session.id}")
+            self._lost |= self._held
+            self._held = set()
+            logger.warning("this process was cut off from the servers for over %g s: its roles were free", LEASE_S)
 
-    # Those of others.
 
-    async def _is_gone(self, holder: str) -> bool:
+class _Seen(msgspec.Struct, frozen=True):
+    """A session's revision, since when it has been the same, and over which of one's own connections that was read."""
+
+    revision: int
+    since_s: float
+    connection: int
+
+
+class _Others:
+    """The sessions of other handles, and for how long each has not changed."""
+
+    def __init__(self, connection: Connection, sessions: JetStreamKeys, calls: str) -> None:
+        self._connection = connection
+        self._sessions = sessions
+        self._calls = calls
+        self._seen: dict[str, _Seen] = {}
+
+    async def is_gone(self, holder: str) -> bool:
         """Whether that session has ended, or is ended now because its owner is not connected and does not renew it."""
-        first = await self._sessions.get(holder)
-        loop = asyncio.get_running_loop()
-        since, connections = loop.time(), self._connection.made
-        while first is not None:
-            if await self._may_live(holder) or self._connection.made != connections:
+        before: int | None = None
+        while (entry := await self._sessions.get(holder)) is not None:
+            if before not in (None, entry.revision) or await self._may_live(holder):
                 return False
-            now = await self._sessions.get(holder)
-            if now is None:
-                break
-            if now.revision != first.revision:
-                return False
-            if loop.time() - since > LEASE_S:
-                return await self._sessions.delete(holder, expect=first.revision)
+            if before is None:
+                await self._look_at_all()
+            before = entry.revision
+            if self._silent_s(holder, before) > LEASE_S:
+                return await self._sessions.delete(holder, expect=before)
             await asyncio.sleep(LOOK_S)
         return True
 
     async def _may_live(self, holder: str) -> bool:
         """Whether some connection of that session's owner stands, if it answers or not."""
         try:
-            await self._connection.call(self._call(holder), timeout_s=ANSWER_S)
+            await self._connection.call(f"{self._calls}.{holder}", timeout_s=ANSWER_S)
         except Nobody:
             return False
         except NoReply:
             return True
         return True
 
-    def _call(self, session: str) -> str:
-        return f"{self._calls}.{session}"
+    def _silent_s(self, holder: str, revision: int) -> float:
+        """For how long that revision has been the same, as far as is known; over one connection, without a break."""
+        seen, now_s = self._seen.get(holder), asyncio.get_running_loop().time()
+        if seen is None or (seen.revision, seen.connection) != (revision, self._connection.made):
+            seen = self._seen[holder] = _Seen(revision, now_s, self._connection.made)
+        return now_s - seen.since_s
+
+    async def _look_at_all(self) -> None:
+        """Begin with all at once, where several died together: else each would be waited for after the other."""
+        holders = await self._sessions.keys()
+        entries = await asyncio.gather(*map(self._sessions.get, holders))
+        found = {holder: entry.revision for holder, entry in zip(holders, entries, strict=True) if entry is not None}
+        for holder, revision in found.items():
+            self._silent_s(holder, revision)
+        self._seen = {holder: seen for holder, seen in self._seen.items() if holder in found}
 
 
 async def _answer(message: Msg) -> None:
