@@ -269,6 +269,32 @@ async def test_a_login_is_used_and_never_told(
     assert "se:cret" not in told
 
 
+async def test_the_permissions_that_are_documented_are_enough(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "scaling-jetstream.md").read_text()
+    authorization = next(block for block in text.split("```") if "authorization {" in block)
+    server = NatsServer(tmp_path, extra=authorization.replace("…", "secret"))
+    await asyncio.to_thread(server.start)
+    try:
+        store = await open_store(f"nats://ann:secret@{server.host}/blog")
+        other = await store.open_again()
+        waiting = asyncio.create_task(other.log.wait(0, 30.0))
+        await fill(store, 5)
+        await waiting
+        assert len(await other.log.read(0, 10, name="testing/do-something")) == 5
+        assert await store.keys.put("a", b"1")
+        assert await store.keys.delete("a")
+        await store.blobs.save("a", [b"1"])
+        assert await store.blobs.load("a") == b"1"
+        await store.blobs.delete("a")
+        assert await store.claim("workers")
+        assert await other.claim("workers") is False
+        await store.close()
+        assert await other.claim("workers")
+        await other.close()
+    finally:
+        server.kill()
+
+
 async def test_a_login_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = NatsServer(tmp_path, extra='authorization { user: "ann", password: "secret" }')
     await asyncio.to_thread(server.start)

@@ -61,7 +61,7 @@ class Direct:
         """Messages from a sequence number on, of one subject or of all. The replica may be behind the leader.
 
         Without headers, whose parsing would take three quarters of the time. A server that does not know this option,
-        which is deprecated (ADR-52 of NATS), sends them all the same.
+        which NATS calls deprecated, sends them all the same.
         """
         wanted = min(limit, READ_MESSAGES_MAX)
         request: dict[str, object] = {"seq": sequence, "batch": wanted, "max_bytes": READ_BYTES_MAX, NO_HEADERS: True}
