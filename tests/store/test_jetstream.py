@@ -14,15 +14,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nats
 import pytest
 from nats.aio.client import Client
 
-from journeyman.errors import Corrupt, NotAStore, NotReady, UnknownName
+from journeyman.errors import Corrupt, NotAStore, NotReady, TooLarge, UnknownName
 from journeyman.store import Store, open_store
 from journeyman.store.jetstream_address import parse_address
 from journeyman.store.jetstream_record import name_subject, text_of, token
 from journeyman.testing.contract import everything, fill
+from journeyman.testing.records import make_records
 from journeyman.testing.store_contract import StoreContract
 from tests.servers_nats import NatsCluster, NatsServer, shared_cluster, shared_server
 
@@ -148,6 +150,19 @@ async def test_a_log_that_was_deleted_from_is_corrupt(tmp_path: Path) -> None:
         await api(client, f"STREAM.UPDATE.{log}", stream(log))
         with pytest.raises(Corrupt, match="holds 2 messages from 1 to 3"):
             await open_store(shared_server().url(log))
+
+
+async def test_an_envelope_that_no_server_takes_is_too_large_and_not_written(tmp_path: Path) -> None:
+    store = await open_store(shared_server().url(log_of(tmp_path)))
+    small, large = make_records(2)
+    large = msgspec.structs.replace(large, idempotency_key="k" * 2**20)
+    with pytest.raises(TooLarge, match="limit is 1048576"):
+        await store.log.append([small, large], after=0)
+    with pytest.raises(TooLarge):
+        await store.log.append([msgspec.structs.replace(large, position=1)], after=0)
+    assert await store.log.head() == 0
+    await fill(store, 2)
+    await store.close()
 
 
 async def test_what_is_no_record_is_corrupt(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from uuid import uuid4
 import msgspec
 
 from journeyman.errors import OutcomeUnknown
-from journeyman.store.jetstream_connection import Connection, writing
+from journeyman.store.jetstream_connection import Connection
 from journeyman.store.jetstream_direct import Direct
 from journeyman.store.jetstream_record import text_of, token
+from journeyman.store.jetstream_reply import writing
 from journeyman.threads import in_thread
 
 #: How large a part is, in bytes.

@@ -25,8 +25,9 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from journeyman.errors import JourneymanError, NotReady
-from journeyman.store.jetstream_connection import Connection, Nobody, NoReply
+from journeyman.store.jetstream_connection import Connection
 from journeyman.store.jetstream_keys import ROLES, SESSIONS, JetStreamKeys
+from journeyman.store.jetstream_reply import Nobody, NoReply
 
 logger = logging.getLogger(__name__)
 

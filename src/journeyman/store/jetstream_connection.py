@@ -18,10 +18,11 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from journeyman.errors import NotReady, OutcomeUnknown
+from journeyman.errors import NotReady, TooLarge
 from journeyman.message import BODY_BYTES_MAX
 from journeyman.retry import draw_pause_s
 from journeyman.store.jetstream_address import Address
+from journeyman.store.jetstream_reply import PASSING, Nobody, NoReply, Refused, Reply, answer_of, status_of
 
 #: How long connecting to one server may take, in seconds.
 CONNECT_S: Final = 1.5
@@ -50,66 +51,13 @@ VERSION_MIN: Final = (2, 12)
 #: What a message may have beside its body, in bytes: the envelope and the headers.
 ENVELOPE_BYTES_MAX: Final = 64 * 1024
 
-#: What the server says when nobody listens to a subject, and at the end of many replies: client protocol, ADR-31.
-_NOBODY: Final = "503"
-
 #: How long one connection's requests may find no leader, in seconds, until another server is tried.
 LEADERLESS_S: Final = 1.0
-
-#: JetStream's numbers of refusals that pass by themselves, server/errors.json in nats-server: a cluster is choosing a
-#: leader, or a part of a batch went to the last one.
-PASSING: Final = frozenset({10008, 10009, 10176})
 
 #: A subject, a content, and headers.
 Outgoing = tuple[str, bytes, dict[str, str] | None]
 
 Listener = Callable[[Msg], Awaitable[None]]
-
-
-class Nobody(NotReady):
-    """Nobody listens to the subject of a request: surely not done."""
-
-
-class Unread(NotReady):
-    """No reply came to a question."""
-
-
-class NoReply(Exception):
-    """No reply came: nobody knows whether the request was done."""
-
-
-class Refused(Exception):
-    """The server's reply is an error. `code` is JetStream's own number for it."""
-
-    def __init__(self, code: int, text: str) -> None:
-        self.code = code
-        super().__init__(f"{text} ({code})")
-
-
-@contextmanager
-def reading() -> Iterator[None]:
-    """What failed has changed nothing: NotReady, whatever it was."""
-    try:
-        yield
-    except NoReply as error:
-        raise Unread(f"JetStream can't be read now: {error}. Try again.") from error
-    except Refused as error:
-        raise NotReady(f"JetStream can't be read: {error}.") from error
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """What failed may have changed something, unless it was refused.
-
-    Raises:
-        NotReady, OutcomeUnknown
-    """
-    try:
-        yield
-    except Refused as error:
-        raise NotReady(f"JetStream does not take it now: {error}. Nothing was changed; try again.") from error
-    except NoReply as error:
-        raise OutcomeUnknown(f"JetStream did not say whether it is done: {error}. Look, and try again.") from error
 
 
 class Connection:
@@ -123,7 +71,7 @@ class Connection:
         self._connecting: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._listeners: dict[str, Listener] = {}
-        self._replies: dict[str, _Reply] = {}
+        self._replies: dict[str, Reply] = {}
         self._inbox = ""
         self._numbers = count(1)
         self._failure: BaseException | str = "no server was tried yet"
@@ -201,7 +149,7 @@ class Connection:
             for subject, data, headers in messages[:-1]:
                 await _publish(client, subject, data, headers, "")
             await _publish(client, *messages[-1], reply.inbox)
-            return _answer_of(await reply.last(timeout_s))
+            return answer_of(await reply.last(timeout_s))
 
     @contextmanager
     def _answered_by_leader(self, client: Client) -> Iterator[None]:
@@ -254,7 +202,7 @@ class Connection:
         with self._expecting(many=True) as reply:
             await _publish(client, subject, data, None, reply.inbox)
             last = await reply.last_of_many(idle_s)
-        return reply.contents, _status(last) or ""
+        return reply.contents, status_of(last) or ""
 
     async def tell(self, subject: str, data: bytes) -> None:
         """Publish a message that nobody has to receive. Nothing happens where there is no connection now."""
@@ -264,8 +212,8 @@ class Connection:
                 await _publish(client, subject, data, None, "")
 
     @contextmanager
-    def _expecting(self, *, many: bool = False) -> Iterator[_Reply]:
-        reply = _Reply(f"{self._inbox}.{next(self._numbers)}", many=many)
+    def _expecting(self, *, many: bool = False) -> Iterator[Reply]:
+        reply = Reply(f"{self._inbox}.{next(self._numbers)}", many=many)
         self._replies[reply.inbox] = reply
         try:
             yield reply
@@ -385,78 +333,20 @@ class Connection:
         )
 
 
-class _Reply:
-    """One reply that is waited for, or many up to one with a status."""
-
-    __slots__ = ("_future", "_many", "contents", "inbox")
-
-    def __init__(self, inbox: str, *, many: bool) -> None:
-        self.inbox = inbox
-        self.contents: list[bytes] = []
-        self._many = many
-        self._future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-
-    def take(self, message: Msg) -> None:
-        if self._many and _status(message) is None:
-            self.contents.append(message.data)
-        elif not self._future.done():
-            self._future.set_result(message)
-
-    def fail(self, why: str) -> None:
-        if not self._future.done():
-            self._future.set_exception(NoReply(why))
-
-    def forget(self) -> None:
-        """Nobody waits any more: an error that came too late is nobody's."""
-        if self._future.done() and not self._future.cancelled():
-            self._future.exception()
-
-    async def last_of_many(self, idle_s: float) -> Msg:
-        while True:
-            before = len(self.contents)
-            try:
-                return await self.last(idle_s)
-            except NoReply:
-                if len(self.contents) == before or self._future.done():
-                    raise
-
-    async def last(self, timeout_s: float) -> Msg:
-        try:
-            async with asyncio.timeout(timeout_s):
-                message = await asyncio.shield(self._future)
-        except TimeoutError:
-            raise NoReply(f"no reply within {timeout_s:g} s") from None
-        if _status(message) == _NOBODY:
-            raise Nobody("No server answers for this log now: it is starting, or choosing a leader. Try again.")
-        return message
-
-
-def _answer_of(message: Msg) -> Any:
-    """The content of a reply, as decoded JSON.
-
-    Raises:
-        Refused: it is an error.
-    """
-    answer = msgspec.json.decode(message.data)
-    if error := answer.get("error"):
-        raise Refused(error.get("err_code", error.get("code", 0)), error.get("description", "no reason given"))
-    return answer
-
-
 async def _publish(client: Client, subject: str, data: bytes, headers: dict[str, str] | None, inbox: str) -> None:
     """Put a message into the connection.
 
     Raises:
-        NotReady: it is closed, or takes nothing so large: surely not sent.
+        TooLarge: it is larger than the server takes: surely not sent.
+        NotReady: the connection is closed: surely not sent.
     """
     try:
         await client.publish(subject, data, reply=inbox, headers=headers)
+    except nats.errors.MaxPayloadError as error:
+        what = f"A message with the subject {subject}, of envelope and body,"
+        raise TooLarge(what, size_bytes=len(data), limit_bytes=client.max_payload) from error
     except nats.errors.Error as error:
         raise NotReady(f"The connection to NATS takes nothing: {_in_words(error)}. Try again.") from error
-
-
-def _status(message: Msg) -> str | None:
-    return message.headers.get("Status") if message.headers else None
 
 
 def _check_server(client: Client) -> None:

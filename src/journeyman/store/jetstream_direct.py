@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from journeyman.errors import NotReady
-from journeyman.store.jetstream_connection import Connection, NoReply, Refused, reading
+from journeyman.store.jetstream_connection import Connection
+from journeyman.store.jetstream_reply import NoReply, Refused, reading
 
 #: The most messages, and about the most bytes, that one request asks for: the driver holds them all in memory.
 READ_MESSAGES_MAX: Final = 1000

@@ -6,9 +6,10 @@ from typing import Final
 
 from journeyman.errors import NotReady
 from journeyman.store.base import Entry
-from journeyman.store.jetstream_connection import Connection, Refused, writing
+from journeyman.store.jetstream_connection import Connection
 from journeyman.store.jetstream_direct import Direct
 from journeyman.store.jetstream_record import text_of, token
+from journeyman.store.jetstream_reply import Refused, writing
 from journeyman.store.limits import check_entry
 
 #: The parts of the bucket: what applications put, and what claims are made of.

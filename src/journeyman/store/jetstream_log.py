@@ -11,9 +11,10 @@ from uuid import uuid4
 
 from journeyman.errors import Corrupt, NotReady, OutcomeUnknown, TooLarge
 from journeyman.message import BODY_BYTES_MAX, Record
-from journeyman.store.jetstream_connection import PASSING, Connection, NoReply, Outgoing, Refused, reading
+from journeyman.store.jetstream_connection import Connection, Outgoing
 from journeyman.store.jetstream_direct import Direct
 from journeyman.store.jetstream_record import decode_record, encode_record, name_subject
+from journeyman.store.jetstream_reply import PASSING, NoReply, Refused, reading
 from journeyman.store.jetstream_watch import Watch
 from journeyman.store.limits import check_batch, check_written
 

@@ -13,7 +13,8 @@ import msgspec
 
 from journeyman.errors import Corrupt, NotAStore, NotReady
 from journeyman.store.jetstream_address import Address
-from journeyman.store.jetstream_connection import Connection, Nobody, Refused, Unread, reading
+from journeyman.store.jetstream_connection import Connection
+from journeyman.store.jetstream_reply import Nobody, Refused, Unread, reading
 
 #: The layout that this version writes, and the newest that it reads.
 LAYOUT_VERSION: Final = 1
