@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers_postgres import postgres_server as postgres_server
+
 #: The longest time, in seconds, that one callback may need. A busy loop or a blocking call in a test is meant to be
 #: far over it; a single large decode, or a garbage collection on a slow machine, is meant to be far under it.
 CALLBACK_S_MAX = 0.5

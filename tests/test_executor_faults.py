@@ -277,6 +277,39 @@ async def test_the_turn_is_taken_after_three_conflicts(store: FaultyStore) -> No
         assert store.faulty_log.turns == 1, "it is given back, and not taken again"
 
 
+async def test_who_found_others_messages_in_its_turn_takes_the_next_one_at_once(
+    store: FaultyStore, log: MemoryLog
+) -> None:
+    """While others append, a batch without a turn is judged for nothing; when they have ended, a turn is."""
+    async with running(store, limits=PATIENT) as app:
+        others = [overtake(store.faulty_log, f"other {number}") for number in range(2)]
+        held, release = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            async with log.turn():
+                held.set()
+                await release.wait()
+                await create_elsewhere(log, "in between")
+
+        async def lose_and_let_another_have_its_turn(append: Append) -> None:
+            holder.append(asyncio.create_task(hold()))
+            await held.wait()
+            raise Conflict(expected=0, head=0)
+
+        holder: list[asyncio.Task[None]] = []
+        for fault in (*others, lose_and_let_another_have_its_turn):
+            store.faulty_log.fail_next(fault)
+        waiting = submit(app, Create(note_id="a"))
+        await held.wait()
+        while store.faulty_log.turns == 0:  # noqa: ASYNC110  # a count sets no event
+            await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(*waiting, *holder)
+        for note_id, turns in (("b", 2), ("c", 2)):
+            await app.execute(Create(note_id=note_id))
+            assert store.faulty_log.turns == turns
+
+
 async def test_losing_for_too_long_is_busy(store: FaultyStore) -> None:
     async with running(store, limits=msgspec.structs.replace(PATIENT, conflict_s=0.02)) as app:
         store.faulty_log.fail_others(lose)

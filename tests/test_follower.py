@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from journeyman.errors import Corrupt, Poisoned
 from journeyman.follower import (
+    NEAR,
     READ_LIMIT,
     RECENT_BYTES_MAX,
     RECENT_MESSAGES_MAX,
     Follower,
     MessageSource,
     RecentMessages,
+    _spans,
     check_no_gap,
 )
 from journeyman.message import Message, Record
@@ -114,6 +117,33 @@ async def test_one_message_is_found_by_its_position() -> None:
     source = MessageSource(await make_log(b"{}", b"aside", b"{}"), decode)
     found = [await source.get(position) for position in (1, 2, 3, 4)]
     assert positions(found) == [1, None, 3, None]
+
+
+async def test_messages_near_each_other_are_read_together_and_others_not_decoded() -> None:
+    """What nobody asks for may be poison; what is set aside, or beyond the head, is None."""
+    log = await make_log(b"1", b"poison", b"aside", *[b"far"] * NEAR, b"2", b"3")
+    source = MessageSource(log, decode)
+    far = 3 + NEAR + 1
+    found = await source.get_each([far, 1, 3, far + 1, far + 2])
+    assert [None if message is None else message.body for message in found] == [b"2", b"1", None, b"3", None]
+    assert log.asked == [0, far - 1]
+
+
+@given(st.lists(st.integers(1, NEAR + 2), min_size=50), st.integers(0, 2 * READ_LIMIT))
+def test_no_read_asks_for_too_much_or_leaves_a_position_out(steps: list[int], dense: int) -> None:
+    wanted = list(accumulate([*steps, *[1] * dense, *steps]))
+    spans = list(_spans(wanted))
+    assert all(last - first < READ_LIMIT for first, last in spans)
+    assert all(any(first <= position <= last for first, last in spans) for position in wanted)
+    assert all(before[1] < after[0] for before, after in pairwise(spans))
+
+
+async def test_what_is_in_the_cache_is_not_read() -> None:
+    log, recent = await make_log(*[b"{}"] * 3), RecentMessages()
+    recent.extend(messages(2, after=1), after=1)
+    found = await MessageSource(log, decode, recent).get_each([3, 1])
+    assert positions(found) == [3, 1]
+    assert log.asked == [0]
 
 
 async def test_a_gap_in_the_log_is_corruption() -> None:

@@ -367,6 +367,24 @@ async def test_a_plain_worker_runs_in_one_process_and_another_takes_over_when_th
     assert two.stopped.is_set()
 
 
+async def test_a_plain_worker_whose_role_was_lost_with_a_connection_stops_and_stands_by(store: MemoryStore) -> None:
+    """As a store on a server loses it: then another process runs the worker, and never two for long."""
+    one = Plain()
+    async with running(one, store=store) as app:
+        async with asyncio.timeout(20):
+            await one.started.wait()
+            another = await store.open_again()
+            store._holders["worker/plain"] = another
+            await one.stopped.wait()
+            while (await app.workers())[0].status != "not running":  # noqa: ASYNC110  # a status sets no event
+                await asyncio.sleep(0.01)
+            one.started.clear()
+            await another.release("worker/plain")
+            await one.started.wait()
+        [status] = await app.workers()
+        assert status.status == "running"
+
+
 async def test_a_plain_worker_that_is_wanted_everywhere_runs_everywhere(store: MemoryStore) -> None:
     workers = [Plain(), Plain()]
     apps = [App(features=[desk]), App(features=[desk])]

@@ -7,6 +7,8 @@ import gc
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from journeyman import App
 from journeyman.examples.blog.posts import CreatePost, UpdatePost, posts
 from journeyman.follower import RECENT_MESSAGES_MAX
@@ -16,6 +18,7 @@ CALLERS = 50
 ROUND = RECENT_MESSAGES_MAX + 500
 
 
+@pytest.mark.blocks_loop("it collects all garbage of this process, with each allocation traced")
 async def test_a_log_that_grows_by_updates_of_one_post_takes_no_more_memory(tmp_path: Path) -> None:
     store = await open_store(f"sqlite:///{tmp_path / 'blog.db'}")
     app = App(features=[posts])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from journeyman.feature import Catalog, Command, Feature
 from journeyman.message import Message, Record
 from journeyman.receipts import Receipt, receipts
 from journeyman.replica import REPLAY_RECORDS, Replica
-from journeyman.set_aside import MessageSetAside, set_aside, set_asides
+from journeyman.set_aside import MessageSetAside, read_set_asides, set_aside, set_asides
 from journeyman.store import Store, open_store
 from journeyman.store.base import MessageLog
 from journeyman.store.memory import MemoryLog
@@ -216,6 +218,80 @@ async def test_catching_up_ends_even_while_others_append_without_a_pause() -> No
         for _ in range(5):
             await replica.catch_up()
     assert replica.position == await log.head() - 1
+
+
+class Scanning(MemoryLog):
+    """A log that can be scanned, a record at a time; it waits at the second one until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived, self.go, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def scan(self, after: int, batch: int) -> Generator[list[Record]]:
+        try:
+            for record in self._records[after:]:
+                if record.position == 2:
+                    self.arrived.set()
+                    self.go.wait(20)
+                yield [record]
+        finally:
+            self.closed.set()
+
+
+async def test_the_event_loop_is_free_while_a_log_is_scanned_at_the_start() -> None:
+    log = Scanning()
+    await append(log, *[Add(name="ann", cents=1)] * 3)
+    starting = asyncio.create_task(started(log))
+    assert await asyncio.to_thread(log.arrived.wait, 20)
+    log.go.set()
+    replica = await starting
+    assert (replica.position, cents(replica)) == (3, {"ann": 3})
+    assert log.closed.is_set()
+
+
+async def test_a_start_that_is_cancelled_goes_on_in_no_thread() -> None:
+    log = Scanning()
+    await append(log, *[Add(name="ann", cents=1)] * 9)
+    replica = make_replica(log)
+    starting = asyncio.create_task(replica.start())
+    assert await asyncio.to_thread(log.arrived.wait, 20)
+    starting.cancel()
+    await asyncio.sleep(0)
+    log.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert log.closed.is_set()
+    assert replica.position == 1
+
+
+@pytest.mark.parametrize("decided_after", [10, REPLAY_RECORDS + 10])
+async def test_a_scan_ends_where_a_decision_is_and_the_rest_is_read_as_ever(tmp_path: Path, decided_after: int) -> None:
+    """What is decided while the start is under way may concern what it has applied: all is built anew."""
+    store = await open_store(f"sqlite:///{tmp_path / 'log.db'}")
+    await append(store.log, Add(name="ann", cents=1), Add(name="ann", cents=5))
+    for _ in range(decided_after // 10):
+        await append(store.log, *[Add(name="bob", cents=1)] * 10)
+    decided_at = await decide(store.log, 2)
+    await append(store.log, Add(name="bob", cents=1))
+    replica = make_replica(store.log)
+    with pytest.MonkeyPatch.context() as patch:
+        # Read before it was decided.
+        patch.setattr("journeyman.replica.read_set_asides", none_yet(read_set_asides))
+        await replica.start()
+    assert replica.position == decided_at + 1
+    assert cents(replica) == {"ann": 1, "bob": decided_after // 10 * 10 + 1}
+    await store.close()
+
+
+def none_yet(
+    read: Callable[[MessageLog], Awaitable[frozenset[int]]],
+) -> Callable[[MessageLog], Awaitable[frozenset[int]]]:
+    calls = itertools.count()
+
+    async def read_later(log: MessageLog) -> frozenset[int]:
+        return await read(log) if next(calls) else frozenset()
+
+    return read_later
 
 
 commands = st.one_of(

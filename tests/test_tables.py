@@ -36,8 +36,9 @@ class Shelves(State):
     rows: Table[tuple[str, int], Row] = Table(
         Row,
         key=("shelf", "number"),
-        index={"status": ("status", "score"), "shelf": ("shelf",)},
+        index={"status": ("status", "score"), "shelf": ("shelf",), "written": ("status", "slug", "score")},
         unique={"slug": ("slug",), "place": ("shelf", "status", "slug")},
+        sparse=["written"],
     )
 
 
@@ -151,6 +152,17 @@ class AgainstAModel(RuleBasedStateMachine):
         assert table.find("status") == everything
 
     @invariant()
+    def a_sparse_index_has_the_rows_in_which_nothing_of_it_is_none(self) -> None:
+        table = self.shelves.rows
+        written = [row for row in self.model.values() if row.status is not None and row.slug is not None]
+        written.sort(key=lambda row: (row.status, row.slug))  # A slug is one row's: what follows decides nothing.
+        assert table.find("written") == written
+        for status in ("draft", "published"):
+            wanted = [row for row in written if row.status == status]
+            assert table.find("written", status) == wanted
+            assert table.count("written", status, "x") == sum(row.slug == "x" for row in wanted)
+
+    @invariant()
     def unique_indexes_give_the_one_row(self) -> None:
         by_slug = {row.slug: row for row in self.model.values() if row.slug is not None}
         for slug in ("x", "y", "z"):
@@ -173,7 +185,8 @@ class AgainstAModel(RuleBasedStateMachine):
         names.names.load(names.names.decode_rows(self.names.names.encode()))
         assert app.hash() == self.app.hash()
         assert list(shelves.rows) == list(self.shelves.rows)
-        assert shelves.rows.find("status") == self.shelves.rows.find("status")
+        for index in ("status", "written"):
+            assert shelves.rows.find(index) == self.shelves.rows.find(index)
 
 
 TestAgainstAModel = AgainstAModel.TestCase
@@ -240,10 +253,17 @@ def test_a_question_with_other_fields_than_the_index_has_is_refused() -> None:
         shelves.rows.by("place", "a")
     with pytest.raises(TypeError, match="2 values"):
         shelves.rows.find("shelf", "a", 1)
+    with pytest.raises(TypeError, match="without a value are not in the sparse index of status, slug, score"):
+        shelves.rows.find("written", "draft", None)
     with pytest.raises(ValueError, match="offset"):
         shelves.rows.find("shelf", "a", offset=-1)
     with pytest.raises(ValueError, match="limit"):
         shelves.rows.find("shelf", "a", limit=-1)
+
+
+def test_only_a_sorted_index_that_is_there_can_be_sparse() -> None:
+    with pytest.raises(DefinitionError, match="Row has no sorted index slug that could be sparse"):
+        Table(Row, key=("shelf", "number"), unique={"slug": ("slug",)}, sparse=["slug"])
 
 
 def test_rows_may_be_deleted_while_all_are_looked_at() -> None:

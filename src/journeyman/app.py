@@ -84,6 +84,11 @@ class App:
             raise DefinitionError(f"takeover_s is {takeover_s}; it must be above 0.")
         features = list(features)
         self.catalog = Catalog([receipts, set_asides, jobs, *features])
+        self._internal = frozenset(
+            command.message_type.body
+            for name, command in self.catalog.commands.items()
+            if name.startswith(INTERNAL_PREFIX) and command.message_type.body not in OPERATOR_COMMANDS
+        )
         self.todo_workers: list[TodoWorker] = [worker_of(job) for feature in features for job in feature.jobs]
         self._registrations: list[Registration] = []
         self._store_default = store
@@ -265,7 +270,8 @@ class App:
             correlation_id=cause.correlation_id if cause is not None else None,
             causation_id=cause.id if cause is not None else None,
         )
-        self._refuse_internal(command)
+        if type(command) in self._internal:
+            raise Rejected(f"{self.catalog.name_of(type(command))} is a fact that only the framework records.")
         return await self._now_running().executor.submit(command, envelope)
 
     async def query(self, query: Query[T], *, at_least: int | None = None, timeout_s: float = 5.0) -> T:
@@ -366,11 +372,6 @@ class App:
                 self.catalog, [type(worker) for worker in self.todo_workers], code_version=self._code_version
             ),
         )
-
-    def _refuse_internal(self, command: Command) -> None:
-        name = self.catalog.command_of(command).name
-        if name.startswith(INTERNAL_PREFIX) and not isinstance(command, OPERATOR_COMMANDS):
-            raise Rejected(f"{name} is a fact that only the framework records.")
 
     def _now_running(self) -> Running:
         if self._running is None:

@@ -86,6 +86,18 @@ class Codec:
             raise Invalid(type(body).__name__, ["a number is NaN or infinite, which JSON can't say"])
         return data
 
+    def recode(self, name: str, body: Any) -> tuple[bytes, Any]:
+        """The body as JSON, and what is read from that: what every replay will see.
+
+        Raises:
+            Invalid: a field holds what JSON can't, or what its type does not allow.
+        """
+        data = self.encode(body)
+        try:
+            return data, self._readers[name].decode(data)
+        except Exception as error:
+            raise Invalid(name, [str(_undecodable(error))]) from error
+
     def decode_body(self, name: str, version: int, data: bytes) -> Any:
         """The typed body of a message.
 

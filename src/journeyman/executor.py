@@ -129,6 +129,8 @@ class Executor:
         self._failures = 0
         self._losses = 0
         self._lost_since = 0.0
+        #: Whether others appended while this process waited for its last turn: then they would win again without one.
+        self._contended = False
         self._stopping = False
         #: Since when an append has been unsettled too long, on the loop's clock; None when all is well.
         self.stalled_since: float | None = None
@@ -243,7 +245,7 @@ class Executor:
         """One batch: catch up, speculate, append, settle."""
         batch = self._batch = _Batch()
         try:
-            async with self._turn() if self._losses >= CONFLICTS_BEFORE_TURN else nullcontext():
+            async with self._turn() if self._needs_turn() else nullcontext():
                 if self._behind:
                     await self._catch_up()
                 self._speculate(batch)
@@ -378,15 +380,24 @@ class Executor:
         self.stalled_since = None
         self._replica.replay(batch.records)
 
+    def _needs_turn(self) -> bool:
+        return self._losses >= CONFLICTS_BEFORE_TURN or (self._contended and bool(self._commands))
+
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """The writer's turn: while it is held, others' appends wait."""
+        if self._behind:
+            await self._catch_up()  # Before, so that less is left to do in the turn.
+        before = self.position
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(self._limits.conflict_s):
                     await stack.enter_async_context(self._log.turn())
             except TimeoutError:
                 raise Busy(f"Other writers held the store for {self._limits.conflict_s:g} s.") from None
+            self._behind = True
+            await self._catch_up()
+            self._contended = self.position != before
             yield
 
     async def _catch_up(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ RECENT_BYTES_MAX: Final = 8 * 1024 * 1024
 
 #: How many messages one read asks for: short reads keep SQLite's write-ahead log small.
 READ_LIMIT: Final = 1000
+
+#: Messages at most so far apart are read together: a read of its own costs as much as reading some that nobody needs.
+NEAR: Final = 20
 
 Decode = Callable[[Record], Message[Any] | None]
 
@@ -91,8 +94,33 @@ class MessageSource:
 
     async def get(self, position: int) -> Message[Any] | None:
         """The message at a position; None when there is none, or it is set aside."""
-        messages, _ = await self.read(position - 1, 1)
-        return messages[0] if messages else None
+        return (await self.get_each([position]))[0]
+
+    async def get_each(self, positions: Sequence[int]) -> list[Message[Any] | None]:
+        """The messages at these positions, one for each. Those that lie near each other are read together.
+
+        Raises:
+            Poisoned, Outdated: a message can't be decoded by this code.
+            NotReady: the store can't be read now.
+            Corrupt: the log has a gap.
+        """
+        held = {position: self._recent.after(position - 1, 1) for position in positions}
+        found = {position: messages[0] for position, messages in held.items() if messages is not None}
+        for first, last in _spans(sorted(held.keys() - found.keys())):
+            records = await self.log.read(first - 1, last - first + 1)
+            check_no_gap(records, after=first - 1)
+            found |= {record.position: self._decode(record) for record in records if record.position in held}
+        return [found.get(position) for position in positions]
+
+
+def _spans(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first and last of each run of positions that one read should take, from ascending ones."""
+    start = 0
+    for number, position in enumerate(positions, start=1):
+        following = positions[number] if number < len(positions) else None
+        if following is None or following - position > NEAR or following - positions[start] >= READ_LIMIT:
+            yield positions[start], position
+            start = number
 
 
 class Follower:

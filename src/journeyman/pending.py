@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from journeyman.codec import encode_meta
-from journeyman.errors import Busy, Invalid, JourneymanError, TooLarge, Undecodable
+from journeyman.errors import Busy, Invalid, JourneymanError, TooLarge
 from journeyman.feature import Catalog, Command, CommandType
 from journeyman.message import BODY_BYTES_MAX, NO_META, Message, Meta, Record
 from journeyman.receipts import Receipt
@@ -34,32 +34,21 @@ class Envelope(msgspec.Struct, frozen=True):
     meta: Meta = NO_META
 
 
-class Pending:
-    """A command on its way, encoded and decoded again, and the caller who waits for it."""
+class Pending(msgspec.Struct, eq=False):
+    """A command on its way, encoded and decoded again, and the caller who waits for it.
 
-    __slots__ = ("body", "data", "envelope", "future", "id", "kind", "meta", "outcome", "subject")
+    `outcome` is what it was judged to: told once what it rests on is durable.
+    """
 
-    def __init__(
-        self,
-        kind: CommandType,
-        data: bytes,
-        body: Command,
-        envelope: Envelope,
-        future: asyncio.Future[Receipt],
-        *,
-        id: str,
-        subject: str | None,
-    ) -> None:
-        self.kind = kind
-        self.data = data
-        self.body = body
-        self.envelope = envelope
-        self.id = id
-        self.subject = subject
-        self.meta = encode_meta(envelope.meta)
-        self.future: asyncio.Future[Receipt] = future
-        #: What it was judged to; told once what it rests on is durable.
-        self.outcome: Receipt | JourneymanError | None = None
+    kind: CommandType
+    id: str
+    subject: str | None
+    data: bytes
+    body: Command
+    envelope: Envelope
+    future: asyncio.Future[Receipt]
+    meta: bytes | None = None
+    outcome: Receipt | JourneymanError | None = None
 
     def propose(self, *, position: int, recorded_at_us: int) -> Message[Command]:
         """The message this command becomes if it is taken at that position."""
@@ -148,18 +137,15 @@ def prepare(
         TooLarge: its body is over BODY_BYTES_MAX.
     """
     kind = catalog.command_of(command)
-    data = catalog.codec.encode(command)
+    data, body = catalog.codec.recode(kind.name, command)
     if len(data) > BODY_BYTES_MAX:
         raise TooLarge(f"The body of {kind.name}", size_bytes=len(data), limit_bytes=BODY_BYTES_MAX)
-    try:
-        body = catalog.codec.decode_body(kind.name, kind.message_type.version, data)
-    except Undecodable as error:
-        raise Invalid(kind.name, [str(error)]) from error
     subject = kind.subject_of(body)
     for text in (subject, envelope.actor, envelope.idempotency_key):
         if text is not None and not (len(text) <= TEXT_LENGTH_MAX and text.isascii() and text.isprintable()):
             _check_text(kind.name, text)
-    return Pending(kind, data, body, envelope, loop.create_future(), id=id, subject=subject)
+    meta = None if envelope.meta is NO_META else encode_meta(envelope.meta)
+    return Pending(kind, id, subject, data, body, envelope, loop.create_future(), meta)
 
 
 def _check_text(command: str, text: str) -> None:

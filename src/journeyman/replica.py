@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, Final, Protocol
 
 from journeyman.errors import ApplyFailed, Outdated, Poisoned, Rejected, Undecodable, WrongLog
@@ -13,8 +16,9 @@ from journeyman.receipts import Receipts
 from journeyman.set_aside import NAME as SET_ASIDE_NAME
 from journeyman.set_aside import read_set_asides
 from journeyman.snapshots import Capture, Restored, Snapshots
-from journeyman.store.base import MessageLog
+from journeyman.store.base import MessageLog, Scannable
 from journeyman.tables import AppState
+from journeyman.threads import begin_in_thread
 
 #: How many records one read of a replay asks for.
 REPLAY_RECORDS: Final = 1000
@@ -52,12 +56,14 @@ class Replica:
         self._decode = catalog.codec.decode
         self.receipts = Receipts()
         self._admits: list[Judge] = [ledger.admit for ledger in ledgers]
-        self._records: list[Judge] = [self.receipts.record, *(ledger.record for ledger in ledgers)]
+        self._records: tuple[Judge, ...] = (self.receipts.record, *(ledger.record for ledger in ledgers))
         # For messages without key, fence and meta, by type: most concern no ledger at all.
         types = [command.message_type.body for command in catalog.commands.values()]
         concerned = {kind: [ledger for ledger in ledgers if ledger.concerns(kind)] for kind in types}
         self._plain_admits = {kind: [ledger.admit for ledger in found] for kind, found in concerned.items()}
-        self._plain_records = {kind: [ledger.record for ledger in found] for kind, found in concerned.items()}
+        self._plain_records: dict[type[Command], tuple[Judge, ...]] = {
+            kind: tuple(ledger.record for ledger in found) for kind, found in concerned.items()
+        }
         self._set_asides: frozenset[int] = frozenset()
         self._started = False
         self._rebuild_to = 0
@@ -70,6 +76,7 @@ class Replica:
         self._state_of = {
             command.message_type.body: state.features[command.feature] for command in self._catalog.commands.values()
         }
+        self._applied_to = {kind: (self._state_of[kind], self._plain_records[kind]) for kind in self._state_of}
 
     def _become_empty(self) -> None:
         self._take_state(self._catalog.new_state())
@@ -91,8 +98,33 @@ class Replica:
         self._set_asides = await read_set_asides(self._log)
         if snapshots is not None and (restored := await snapshots.restore(self._set_asides)) is not None:
             self._become(restored)
+        if isinstance(self._log, Scannable):
+            await self._replay_in_thread(self._log)
         await self.catch_up()
         self._started = True
+
+    async def _replay_in_thread(self, log: Scannable) -> None:
+        """Apply what the log has by now, up to a decision to set a message aside, if there is one.
+
+        Read and applied by one thread: handed from one to another, a long log takes half as long again. The event
+        loop is free meanwhile.
+        """
+        abandoned = threading.Event()
+
+        def replay() -> None:
+            with closing(log.scan(self.settled_position, REPLAY_RECORDS)) as batches:
+                for records in batches:
+                    if abandoned.is_set() or SET_ASIDE_NAME in {record.name for record in records}:
+                        return
+                    self.replay(records)
+
+        replayed = begin_in_thread(replay, name="journeyman: replay")
+        try:
+            await asyncio.shield(replayed)
+        except asyncio.CancelledError:
+            abandoned.set()
+            await asyncio.wait({replayed})
+            raise
 
     async def replay_to(self, position: int) -> None:
         """Apply the log from where this replica is up to a position, for looking at the state that it had there.
@@ -180,20 +212,23 @@ class Replica:
         after = self.settled_position
         check_no_gap(records, after=after)
         applied: list[Message[Any] | None] = []
-        decode, apply, set_asides, undo = self._decode, self._apply, self._set_asides, self.state.undo
-        whole = undo.mark()
+        decode, apply, undo = self._decode, self._apply, self.state.undo
+        set_asides = self._set_asides.intersection(range(after + 1, after + 1 + len(records)))
+        mark = undo.mark()
         try:
             for record in records:
-                message = None
-                if record.position not in set_asides:
-                    message = decode(record)
-                    apply(message)
+                mark = len(undo.entries)
+                if set_asides and record.position in set_asides:
+                    applied.append(None)
+                    continue
+                message = decode(record)
+                apply(message)
                 applied.append(message)
-                whole = len(undo.entries)
+            mark = len(undo.entries)
         except Exception as error:
             raise self._stop(records[len(applied)], error) from error
         finally:
-            undo.undo(whole)
+            undo.undo(mark)
             undo.forget()
             if self._started or len(records) < REPLAY_RECORDS:
                 # While a long log is read at the start, what is read first would only be forgotten again.
@@ -279,9 +314,10 @@ class Replica:
 
     def _apply(self, message: Message[Any]) -> None:
         body = message.body
-        kind = type(body)
-        body.apply(self._state_of[kind], message)
+        state, records = self._applied_to[type(body)]
+        body.apply(state, message)
         record = message.record
-        plain = record.idempotency_key is None and record.fence is None and record.meta is None
-        for keep in self._plain_records[kind] if plain else self._records:
+        if record.idempotency_key is not None or record.fence is not None or record.meta is not None:
+            records = self._records
+        for keep in records:
             keep(self.state, message)

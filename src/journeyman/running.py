@@ -91,9 +91,11 @@ class Running:
         self._executor_task: asyncio.Task[None] | None = None
         self._runners: dict[str, TodoRunner] = {}
         self._supervisors: dict[str, Supervisor] = {}
-        self._woken_by_app: list[asyncio.Event] = []
-        self._watches: list[asyncio.Task[None]] = []
-        self._standing_by: dict[str, asyncio.Task[None]] = {}
+        #: By the worker's name, so that one that is started again replaces what it had.
+        self._woken_by_app: dict[str, asyncio.Event] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._standing_by: set[str] = set()
+        self._turns: list[asyncio.Task[None]] = []
         self._snapshotting: asyncio.Task[None] | None = None
         self._halt: asyncio.Task[None] | None = None
 
@@ -122,24 +124,56 @@ class Running:
             await self._supervise(runner, None, Schedule())
         for registration in parts.registrations:
             name = registration.worker.name
-            if registration.everywhere or await self.membership.claim(_role(name)):
+            if registration.everywhere:
+                await self._supervise(registration.worker, registration.log, registration.schedule)
+                continue
+            if await self.membership.claim(_role(name)):
                 await self._supervise(registration.worker, registration.log, registration.schedule)
             else:
-                self._standing_by[name] = asyncio.create_task(self._stand_by(registration), name=f"{name}: standing by")
+                self._standing_by.add(name)
+            self._turns.append(asyncio.create_task(self._run_in_turn(registration), name=f"{name}: in turn"))
         await self.membership.tell()
+
+    async def _run_in_turn(self, registration: Registration) -> None:
+        """Run the worker while this process has its role, and stand by while another has."""
+        name = registration.worker.name
+        try:
+            while True:
+                await (self._stand_by(registration) if name in self._standing_by else self._keep_role(name))
+                await self.membership.tell()
+        except WorkerFailed as error:
+            logger.error("%s", error, exc_info=error.__cause__)  # noqa: TRY400  # the cause has the traceback
+            await self.membership.release(_role(name))  # Another process may do better.
+            await self.membership.tell()
 
     async def _stand_by(self, registration: Registration) -> None:
         """Start the worker once the process that runs it is gone, or stops."""
         name = registration.worker.name
         while not await self._claim_once(name):  # noqa: ASYNC110  # what ends in another process sets no event here
             await asyncio.sleep(STAND_BY_S)
+        await self._supervise(registration.worker, registration.log, registration.schedule)
+        self._standing_by.discard(name)
+
+    async def _keep_role(self, name: str) -> None:
+        """Stop the worker once another process has its role.
+
+        A store on a server loses a role together with a connection, and whoever was cut off for long finds it taken.
+        """
+        while await self._still_has(name):  # noqa: ASYNC110  # what others do sets no event here
+            await asyncio.sleep(STAND_BY_S)
+        logger.warning("%s stops here: another process took it over while this one was cut off from the store", name)
+        await self._supervisors[name].stop(0.0)
+        if name in self._watches:
+            await _cancel([self._watches.pop(name)])
+        self._standing_by.add(name)
+        del self._supervisors[name]
+
+    async def _still_has(self, name: str) -> bool:
+        """Whether another process may not run the worker. While the store is away, nothing could be recorded twice."""
         try:
-            await self._supervise(registration.worker, registration.log, registration.schedule)
-            del self._standing_by[name]
-        except WorkerFailed as error:
-            logger.error("%s", error, exc_info=error.__cause__)  # noqa: TRY400  # the cause has the traceback
-            await self.membership.release(_role(name))  # Another process may do better.
-        await self.membership.tell()
+            return await self.membership.claim(_role(name))
+        except StoreError:
+            return True
 
     async def _claim_once(self, name: str) -> bool:
         try:
@@ -152,17 +186,17 @@ class Running:
         woken = asyncio.Event()
         messages = self.replica.messages
         if log is None:
-            self._woken_by_app.append(woken)
+            self._woken_by_app[worker.name] = woken
         else:
             messages = MessageSource(log, partial(decode_record, self._parts.catalog.codec))
-            self._watches.append(asyncio.create_task(_watch(log, woken), name=f"watch of {worker.name}"))
+            self._watches[worker.name] = asyncio.create_task(_watch(log, woken), name=f"watch of {worker.name}")
         context = Context(self._parts.app, messages, wake=woken.set)
         supervisor = Supervisor(worker, context, woken, timing=self._parts.timing, schedule=schedule)
         self._supervisors[worker.name] = supervisor
         await supervisor.start()
 
     def _wake_workers(self) -> None:
-        for woken in self._woken_by_app:
+        for woken in self._woken_by_app.values():
             woken.set()
 
     async def wait(self) -> None:
@@ -199,9 +233,9 @@ class Running:
             await asyncio.gather(self._executor_task, return_exceptions=True)
 
     async def _stop_workers(self, *, drain_s: float) -> None:
-        await _cancel(self._standing_by.values())
+        await _cancel(self._turns)
         await asyncio.gather(*(supervisor.stop(drain_s) for supervisor in self._supervisors.values()))
-        await _cancel(self._watches)
+        await _cancel(self._watches.values())
 
     # Snapshots.
 
@@ -262,7 +296,7 @@ class Running:
             started_at_us=self._started_at_us,
             at_us=self._parts.timing.now_us(),
             # Copies, because the loop may add a worker meanwhile.
-            workers=(*map(self._here, list(self._supervisors)), *map(standing_by, list(self._standing_by))),
+            workers=(*map(self._here, list(self._supervisors)), *map(standing_by, sorted(self._standing_by))),
         )
 
     def _here(self, name: str) -> WorkerNote:

@@ -8,7 +8,7 @@ an undone delete would change.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast, get_origin
 
@@ -60,6 +60,8 @@ class Table(Generic[K, R]):
         index: named sorted indexes: the fields they sort by, for `find` and `count`. Their values have an order; None
             comes first.
         unique: named unique indexes: the fields that no two rows may share, for `by`. None is shared by many.
+        sparse: names of sorted indexes that leave out rows with None in one of their fields, as unique ones do: who
+            never looks for those rows need not pay for their places.
 
     Raises:
         DefinitionError: the row type is mutable somewhere, or a field does not exist or has no order.
@@ -72,11 +74,13 @@ class Table(Generic[K, R]):
         key: str | tuple[str, ...],
         index: Mapping[str, tuple[str, ...]] | None = None,
         unique: Mapping[str, tuple[str, ...]] | None = None,
+        sparse: Collection[str] = (),
     ) -> None:
         self.row_type = row
         self._key_fields = (key,) if isinstance(key, str) else key
         self._index_fields = dict(index or {})
         self._unique_fields = dict(unique or {})
+        self._sparse = frozenset(sparse)
         _check_frozen(row)
         _check_fields(self)
         self._key_of: Callable[[Any], Any] = attrgetter(*self._key_fields)
@@ -90,7 +94,10 @@ class Table(Generic[K, R]):
         self._undo = undo
         self._note = undo.entries.append
         self._rows: dict[K, R] = {}
-        self._sorted = {name: _SortedIndex(self.row_type, fields) for name, fields in self._index_fields.items()}
+        self._sorted = {
+            name: _SortedIndex(self.row_type, fields, sparse=name in self._sparse)
+            for name, fields in self._index_fields.items()
+        }
         self._unique = {name: _UniqueIndex(name, fields) for name, fields in self._unique_fields.items()}
         self._indexes: tuple[_SortedIndex | _UniqueIndex, ...] = (*self._unique.values(), *self._sorted.values())
 
@@ -324,15 +331,19 @@ _HIGHEST: Final = _Highest()
 
 
 class _SortedIndex:
-    """Tuples of (the fields' values …, key), sorted. A field that may be None is wrapped, so that None sorts first."""
+    """Tuples of (the fields' values …, key), sorted. A field that may be None is wrapped, so that None sorts first.
 
-    def __init__(self, row_type: type[msgspec.Struct], fields: tuple[str, ...]) -> None:
+    In a sparse index there is no None, and so nothing to wrap.
+    """
+
+    def __init__(self, row_type: type[msgspec.Struct], fields: tuple[str, ...], *, sparse: bool) -> None:
         types = _field_types(row_type)
         bare = [_without_none(types[name]) for name in fields]
         self.fields = fields
         self._values = attrgetter(*fields)
         self._single = len(fields) == 1
-        self._wrapped = tuple(number for number, (_, optional) in enumerate(bare) if optional)
+        self._sparse = sparse
+        self._wrapped = tuple(number for number, (_, optional) in enumerate(bare) if optional and not sparse)
         self._numbers = tuple(number for number, (kind, _) in enumerate(bare) if isinstance(kind, _NUMBERS))
         self._entries: SortedList[Any] = SortedList()
 
@@ -349,7 +360,8 @@ class _SortedIndex:
 
     def load(self, rows: Mapping[Any, Any]) -> None:
         """Fill the empty index. All at once: to add them one by one takes several times as long."""
-        self._entries = SortedList(self._entry(key, row) for key, row in rows.items())
+        entries = (self._entry(key, row) for key, row in rows.items())
+        self._entries = SortedList(entry for entry in entries if entry is not None)
 
     def keys(self, values: tuple[object, ...], *, reverse: bool, offset: int, limit: int | None) -> Iterator[Any]:
         if offset < 0 or (limit is not None and limit < 0):
@@ -369,17 +381,23 @@ class _SortedIndex:
             raise TypeError(f"{len(values)} values are given for an index of {', '.join(self.fields)}.")
         if not values:
             return 0, len(self._entries)
+        if self._sparse and None in values:
+            raise TypeError(f"Rows without a value are not in the sparse index of {', '.join(self.fields)}.")
         prefix = self._wrap(values)
         return self._entries.bisect_left(prefix), self._entries.bisect_left((*prefix, _HIGHEST))
 
-    def _entry(self, key: Any, row: Any) -> tuple[Any, ...]:
+    def _entry(self, key: Any, row: Any) -> tuple[Any, ...] | None:
         values = (self._values(row),) if self._single else self._values(row)
+        if self._sparse and None in values:
+            return None
         for number in self._numbers:
             if values[number] != values[number]:
                 raise ValueError(f"{self.fields[number]} is NaN, which has no place in an order.")
-        return (*self._wrap(values), key) if self._wrapped else (*values, key)
+        return (*self._wrap(values), key)
 
     def _wrap(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._wrapped:
+            return values
         wrapped = list(values)
         for number in self._wrapped:
             if number < len(wrapped):
@@ -445,6 +463,8 @@ def _check_fields(table: Table[Any, Any]) -> None:
     for name in table._key_fields:
         if not _is_ordered(types[name]):
             raise DefinitionError(_NO_ORDER.format(table.row_type.__name__, name, "a key"))
+    if unknown := table._sparse - table._index_fields.keys():
+        raise DefinitionError(f"{table.row_type.__name__} has no sorted index {min(unknown)} that could be sparse.")
     for name in (name for fields in indexes for name in fields):
         kind, _ = _without_none(types[name])
         if not (_is_ordered(kind) or isinstance(kind, _NUMBERS)):

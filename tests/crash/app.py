@@ -33,6 +33,8 @@ SERVICE: Final = "CRASH_SERVICE_URL"
 FAILS_ONCE: Final = "fails-once"
 FAILS: Final = "fails"
 KILLS: Final = "kills"
+EXITS: Final = "exits"
+EATS: Final = "eats"
 HANGS_ONCE: Final = "hangs-once"
 
 

@@ -70,6 +70,15 @@ class Lab:
         self._processes: set[Process] = set()
         self._client: Process | None = None
 
+    @property
+    def _in_a_file(self) -> bool:
+        return self.url.startswith("sqlite:")
+
+    @property
+    def place(self) -> str:
+        """What is said of the store behind an experiment's name."""
+        return "" if self._in_a_file else f", on {self.url.partition(':')[0]}"
+
     # Processes.
 
     async def start(self, role: str = "work", **options: Any) -> Process:
@@ -91,8 +100,9 @@ class Lab:
         assert line in (b"ready\n", b""), line
 
     async def journeyman(self, release: str, *arguments: str) -> Process:
-        """Start the real command, with the application of one of the modules here."""
-        app = f"tests.crash.{release}:app"
+        """Start the real command, with an application of one of the modules here: `app`, unless another is named."""
+        module, _, name = release.partition(":")
+        app = f"tests.crash.{module}:{name or 'app'}"
         return await self._execute("-m", "journeyman", "--app", app, "--store", self.url, *arguments)
 
     async def work(self, release: str) -> Process:
@@ -157,8 +167,8 @@ class Lab:
                 await asyncio.sleep(0.001)
 
     def _lock_is_free(self) -> bool:
-        """Whether no process holds the writers' lock, or it is given back soon. Only SQLite has one."""
-        if not self.url.startswith("sqlite:"):
+        """Whether no process holds the writers' lock, or soon none will. From a server's client the server takes it."""
+        if not self._in_a_file:
             return True
         with open(f"{self.url.removeprefix('sqlite:///')}-lock", "rb") as file:
             for _ in range(20):
@@ -284,6 +294,8 @@ class Lab:
         return await asyncio.to_thread(check, records, self.acknowledged.values(), self.calls, **options)
 
     def _integrity(self) -> Any:
+        if not self._in_a_file:
+            return "ok"  # The server looks after its files itself.
         connection = apsw.Connection(self.url.removeprefix("sqlite:///"))
         try:
             return connection.execute("PRAGMA integrity_check").get
@@ -301,7 +313,7 @@ class Lab:
 
 @asynccontextmanager
 async def laboratory(place: Path, *, seed: int = SEED, url: str | None = None) -> AsyncIterator[Lab]:
-    """A laboratory on a fresh store: the one at `url`, or SQLite. Says its seed; kills what runs at its end."""
+    """A laboratory on a fresh store, at `url` or in a file. Says its seed; kills what runs at its end."""
     calls: Counter[str] = Counter()
 
     def reply(request: Request) -> Reply:
@@ -342,7 +354,7 @@ def report(experiment: str, lab: Lab, findings: Findings, *, fired: int, fault: 
         fault: what that is, in words.
     """
     line = {
-        "experiment": experiment,
+        "experiment": f"{experiment}{lab.place}",
         "seed": lab.seed,
         "fired": fired,
         "fault": fault,

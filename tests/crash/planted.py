@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
-from journeyman import App, Message, Record, reacts
+from journeyman import App, Message, OutcomeUnknown, Outdated, Poisoned, Record, reacts
 from journeyman.heartbeat import Heartbeat, decode_note
+from journeyman.replica import Replica
 from journeyman.store.base import MessageLog
 from journeyman.store.sqlite_file import LockFile
+from journeyman.timing import SYSTEM_TIMING
 from journeyman.todo.attempts import Performer
 from journeyman.todo.jobs import InstanceLost, JobReleased, JobsState
 from journeyman.todo.ledger import running_of
@@ -98,11 +100,34 @@ class ForgetfulAsker(Asker):
         return Ask(key=message.body.key, about=message.body.about)
 
 
+def pass_over(app: App) -> None:
+    """What can't be read is passed over, as a consumer does that logs an error and goes on."""
+    decode = Replica.decode
+
+    def lenient(replica: Replica, record: Record) -> Message[Any] | None:
+        try:
+            return decode(replica, record)
+        except (Poisoned, Outdated):
+            return None
+
+    def replay(replica: Replica, records: Sequence[Record]) -> None:
+        read = [record for record in records if lenient(replica, record) is None]
+        replica._set_asides |= {record.position for record in read}
+        replay_whole(replica, records)
+
+    replay_whole = Replica.replay
+    Replica.replay = replay  # type: ignore[assignment, method-assign]
+
+
 def __getattr__(name: str) -> App:
-    """`app`, for `journeyman --app tests.crash.planted:app`."""
-    if name != "app":
-        raise AttributeError(name)
-    return make_app(os.environ[SERVICE], worker=ForgetfulAsker)
+    """`app` and `lenient`, for `journeyman --app tests.crash.planted:app`."""
+    if name == "lenient":
+        app = make_app(os.environ[SERVICE])
+        pass_over(app)
+        return app
+    if name == "app":
+        return make_app(os.environ[SERVICE], worker=ForgetfulAsker)
+    raise AttributeError(name)
 
 
 class HastyLog:
@@ -132,6 +157,28 @@ class HastyLog:
         return getattr(self._log, name)
 
 
+class RepeatingLog:
+    """Writes what had no reply again as something new, as a client does that has no ids to ask by."""
+
+    def __init__(self, log: MessageLog) -> None:
+        self._log = log
+
+    async def append(self, records: Sequence[Record], *, after: int) -> None:
+        try:
+            await self._log.append(records, after=after)
+        except OutcomeUnknown:
+            head = await self._log.head()
+            again = [
+                msgspec.structs.replace(record, position=position, id=SYSTEM_TIMING.new_id())
+                for position, record in enumerate(records, start=head + 1)
+            ]
+            await self._log.append(again, after=head)
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
 def keep_the_turn() -> None:
     """Give the writers' lock back after fifty appends only."""
     give, gives = LockFile.give, itertools.count(1)
@@ -145,7 +192,7 @@ def keep_the_turn() -> None:
     LockFile.give = keep  # type: ignore[method-assign]
 
 
-#: Bugs of an application, by name. `acknowledge early` and `greedy` are bugs of its store, `no key` one of a client.
+#: Bugs of an application, by name. Those named below are bugs of its store, but for `no key`, which is one of a client.
 IN_THE_APPLICATION: Final[dict[str, Callable[[App], None]]] = {
     "ignore fences": ignore_fences,
     "charge everybody": charge_everybody,
@@ -156,4 +203,5 @@ IN_THE_APPLICATION: Final[dict[str, Callable[[App], None]]] = {
 }
 ACKNOWLEDGE_EARLY: Final = "acknowledge early"
 NO_KEY: Final = "no key"
+REPEAT_ANEW: Final = "repeat anew"
 GREEDY: Final = "greedy"

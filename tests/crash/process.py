@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -27,9 +28,18 @@ from journeyman.store import Store, open_store
 from journeyman.store.base import MessageLog
 from journeyman.testing.faults import Append, Fault, FaultyStore, lose_reply, lose_request, work
 from journeyman.timing import SYSTEM_TIMING, Timing
-from tests.crash.app import KILLS, Ask, Asker, Put, make_app
+from tests.crash.app import EATS, EXITS, KILLS, Ask, Asker, Put, make_app
 from tests.crash.newer import make_newer_app
-from tests.crash.planted import ACKNOWLEDGE_EARLY, GREEDY, IN_THE_APPLICATION, NO_KEY, HastyLog, keep_the_turn
+from tests.crash.planted import (
+    ACKNOWLEDGE_EARLY,
+    GREEDY,
+    IN_THE_APPLICATION,
+    NO_KEY,
+    REPEAT_ANEW,
+    HastyLog,
+    RepeatingLog,
+    keep_the_turn,
+)
 
 #: Where a process kills itself: before or after an append that holds such a message, or in `perform`.
 POINTS: Final = {
@@ -47,6 +57,12 @@ POINTS: Final = {
     "after a reaction's command": ("after", "questions/ask"),
 }
 
+#: What a job exits with that ends its process, with no chance for anybody to clean up.
+EXIT_BY_JOB: Final = 3
+
+#: In which pieces, in bytes, the last of the memory is eaten.
+SMALLEST_PIECE: Final = 2**10
+
 #: What a process exits with that met newer code, as `journeyman work` does.
 EXIT_OUTDATED: Final = 75
 
@@ -57,6 +73,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `nth` counts the times that it comes to the point at which it kills itself. `lose` is the share of appends whose
     reply or request is lost. `think_s` passes between the service's reply and the answer. `clock` is a file that says
     by how many seconds its clock is off. `write_s` is how long it writes. `newer` has it run the later release.
+    `memory_mb` is how much memory it may take beyond what it has when it begins, in MiB.
     """
 
     url: str
@@ -73,6 +90,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     think_s: float = 0.0
     write_s: float = 0.0
     newer: bool = False
+    memory_mb: int | None = None
     planted: str | None = None
 
 
@@ -135,12 +153,37 @@ class Watched(Asker):
         if self.when == "begins":
             self.countdown.tick()
         answer = await super().perform(attempt)
+        if attempt.id.startswith(EATS):
+            await eat_memory()
         await asyncio.sleep(self.think_s)
         if attempt.id.startswith(KILLS):
             die()
+        if attempt.id.startswith(EXITS):
+            os._exit(EXIT_BY_JOB)
         if self.when == "ends":
             self.countdown.tick()
         return answer
+
+
+async def eat_memory() -> None:
+    """Take all the memory that there is, in ever smaller pieces, and keep it while others run."""
+    eaten: list[bytearray] = []
+    size = 2**24
+    while True:
+        try:
+            eaten.append(bytearray(size))
+        except MemoryError:
+            if size == SMALLEST_PIECE:
+                raise
+            size //= 2
+        await asyncio.sleep(0)
+
+
+def limit_memory(mib: int) -> None:
+    """Let this process take so much more, and no more: then an allocation fails, as in a container without a killer."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + mib * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 async def main(options: Options) -> None:
@@ -167,12 +210,16 @@ async def run_workers(options: Options, store: Store) -> None:
     app = make_app(
         options.service_url, worker=Watched, takeover_s=options.takeover_s, timing=timing, snapshot_every=500
     )
-    if options.planted is not None:
+    if options.planted == REPEAT_ANEW:
+        faulty.log = RepeatingLog(faulty.log)
+    elif options.planted is not None:
         IN_THE_APPLICATION[options.planted](app)
     fenced = count_fenced(app)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with app.running(faulty, drain_s=options.drain_s):
+        if options.memory_mb is not None:
+            limit_memory(options.memory_mb)
         say("ready")
         await stop.wait()
     say(msgspec.json.encode(Met(fenced=len(fenced), replies_lost=len(lost))).decode())

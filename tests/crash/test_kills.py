@@ -9,9 +9,10 @@ from typing import Final
 
 import pytest
 
+from tests.crash.app import EATS, EXITS, KILLS
 from tests.crash.experiment import finish, sizes
-from tests.crash.lab import PATIENCE_S, Lab, questions_of, report
-from tests.crash.process import POINTS
+from tests.crash.lab import ENDS, PATIENCE_S, Lab, questions_of, report
+from tests.crash.process import EXIT_BY_JOB, POINTS
 
 WORKERS: Final = 3
 
@@ -22,7 +23,7 @@ BACKLOG_MAX: Final = 100
 ATTEMPTS: Final = 10
 
 
-@sizes(9, 1000)
+@sizes(9, 700)
 async def test_kills_at_random_times(size: int, lab: Lab) -> None:
     """Three processes that run the workers are killed again and again while they start or work, and so is a client."""
     killed = 0
@@ -83,31 +84,52 @@ async def test_kills_at_each_step_of_the_protocol(point: str, size: int, lab: La
     assert findings.broken == {}
 
 
+@pytest.mark.parametrize("kind", [KILLS, EXITS])
 @sizes(1, 10)
-async def test_a_job_that_kills_its_process_is_parked_and_its_neighbours_are_done(size: int, lab: Lab) -> None:
-    killers = [f"kills-{number}" for number in range(size)]
+async def test_a_job_that_ends_its_process_is_parked_and_its_neighbours_are_done(
+    kind: str, size: int, lab: Lab
+) -> None:
+    """By a signal, as the kernel kills those that take too much memory, and by leaving without a word."""
+    killers = [f"{kind}-{number}" for number in range(size)]
     deaths = 0
     for killer in killers:
         await lab.put([(killer, killer), *questions_of(f"beside-{killer}-", 7, subjects=7)])
-        while not await is_parked(lab, killer):
+        while not await is_over(lab, killer):
             process = await lab.start(think_s=0.2)
-            deaths += await dies(lab, process, killer)
+            deaths += await until_over(lab, process, killer) in (-signal.SIGKILL, EXIT_BY_JOB)
     await finish(lab)
     findings = await lab.findings(parked_allowed=killers)
-    report("a job that kills its process, beside seven others", lab, findings, fired=deaths, fault="deaths by a job")
+    report(f"a job that {kind} its process, beside seven others", lab, findings, fired=deaths, fault="deaths by a job")
     assert findings.broken == {}
     assert findings.parked == size
     # One death makes all eight suspects; then it is alone to be charged, three times.
     assert deaths == 4 * size
 
 
-async def is_parked(lab: Lab, key: str) -> bool:
-    return any(record.name == "journeyman/job-parked" and record.subject == key for record in await lab.records())
+@sizes(1, 10)
+async def test_a_job_that_eats_the_memory_is_given_up_and_its_neighbours_are_done(size: int, lab: Lab) -> None:
+    """To the last KiB, in a process that may take no more: allocations fail wherever it is, in the loop itself too."""
+    eaters = [f"{EATS}-{number}" for number in range(size)]
+    for eater in eaters:
+        await lab.put([(eater, eater), *questions_of(f"beside-{eater}-", 7, subjects=7)])
+        while not await is_over(lab, eater):
+            await until_over(lab, await lab.start(think_s=0.2, memory_mb=64), eater)
+    await finish(lab)
+    findings = await lab.findings(parked_allowed=eaters)
+    eaten = lab.calls.total() - 7 * size
+    report("a job that eats the memory, beside seven others", lab, findings, fired=eaten, fault="times eaten")
+    assert findings.broken == {}
+    assert findings.given_up + findings.parked == size, "a neighbour was given up"
 
 
-async def dies(lab: Lab, process: Process, killer: str) -> bool:
-    """Whether the process dies; else it is told to end, once the killer is parked."""
+async def is_over(lab: Lab, key: str) -> bool:
+    """Whether nothing more is done for the question by itself."""
+    return any(record.name in ENDS and record.subject == key for record in await lab.records())
+
+
+async def until_over(lab: Lab, process: Process, key: str) -> int:
+    """Wait until the process dies; it is told to end once nothing more is done for the question. Its exit code."""
     async with asyncio.timeout(PATIENCE_S):
-        while process.returncode is None and not await is_parked(lab, killer):  # noqa: ASYNC110
+        while process.returncode is None and not await is_over(lab, key):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    return await lab.end(process) == -signal.SIGKILL
+    return await lab.end(process)

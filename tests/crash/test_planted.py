@@ -7,10 +7,12 @@ import signal
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.crash.experiment import full
 from tests.crash.lab import TAKEOVER_S, Lab, questions_of
-from tests.crash.planted import ACKNOWLEDGE_EARLY, GREEDY, NO_KEY
-from tests.crash.test_kills import dies, is_parked
+from tests.crash.planted import ACKNOWLEDGE_EARLY, GREEDY, NO_KEY, REPEAT_ANEW
+from tests.crash.test_kills import is_over, until_over
 from tests.crash.test_writers import SHARE_MIN, share_of_slowest, written
 
 pytestmark = full
@@ -69,9 +71,9 @@ async def test_jobs_that_are_not_taken_over_are_found(lab: Lab) -> None:
 
 async def test_neighbours_that_are_charged_for_a_killer_are_found(lab: Lab) -> None:
     await lab.put([("kills", "kills"), *questions_of("beside-", 7, subjects=7)])
-    while not await is_parked(lab, "kills"):
+    while not await is_over(lab, "kills"):
         process = await lab.start(think_s=0.2, planted="charge everybody")
-        await dies(lab, process, "kills")
+        await until_over(lab, process, "kills")
     assert (await lab.findings(parked_allowed=["kills"])).broken.keys() >= {"charged_wrongly"}
 
 
@@ -111,3 +113,21 @@ async def test_a_renamed_reaction_is_found(lab: Lab) -> None:
 
 async def test_a_writer_that_keeps_the_turn_is_found(lab: Lab) -> None:
     assert share_of_slowest(await written(lab, LONG_ENOUGH_S, planted=GREEDY)) < SHARE_MIN["full"]
+
+
+async def test_an_append_without_a_reply_that_is_made_again_as_a_new_one_is_found(lab: Lab) -> None:
+    process = await lab.start(lose=0.33, planted=REPEAT_ANEW)
+    await lab.put(questions_of("q", 100, subjects=30))
+    await asyncio.sleep(LONG_ENOUGH_S)
+    await lab.end(process)
+    assert (await lab.findings()).broken.keys() & {"answered_twice", "overlaps", "reacted_twice"}
+
+
+@pytest.mark.parametrize("name", ["questions/put", "questions/withdraw"], ids=["poison", "newer code"])
+async def test_a_process_that_passes_over_what_it_can_not_read_is_found(name: str, lab: Lab) -> None:
+    """It goes on, where each of the experiments waits for its end."""
+    process = await lab.work("planted:lenient")
+    await lab.insert(name, b'{"key": 7}')
+    await asyncio.sleep(LONG_ENOUGH_S)
+    assert process.returncode is None
+    assert await lab.end(process) == 0

@@ -23,6 +23,7 @@ from journeyman.errors import Corrupt, NotAStore, NotReady, TooLarge, UnknownNam
 from journeyman.store import Store, open_store
 from journeyman.store.jetstream_address import parse_address
 from journeyman.store.jetstream_record import name_subject, text_of, token
+from journeyman.store.open import find_store
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.records import make_records
 from journeyman.testing.store_contract import StoreContract
@@ -68,6 +69,38 @@ async def test_many_may_create_the_store_at_once_on_a_cluster(cluster: NatsClust
         await fill(store, 1, after=number)
         assert store.durability.startswith("JetStream R3, file storage")
     await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_store_that_is_not_there_is_not_made_by_looking_for_it(tmp_path: Path) -> None:
+    url = shared_server().url(log_of(tmp_path))
+    with pytest.raises(NotReady, match=r"There is no store nats://.* yet.*journeyman store init"):
+        await find_store(url)
+    with pytest.raises(NotReady, match="There is no store"):
+        await find_store(url)
+    await (await open_store(url)).close()
+    await (await find_store(url)).close()
+
+
+async def test_an_examination_tells_what_was_checked_and_what_could_not_be(tmp_path: Path) -> None:
+    server, log = shared_server(), log_of(tmp_path)
+    for options, synced in (("", "not told"), (f"?monitor={server.monitor}", "always")):
+        store = await open_store(server.url(log, options))
+        found = await store.examine()
+        assert all(check.ok for check in found.checks)
+        assert {check.name: check.found for check in found.checks}["sync_interval"].startswith(synced)
+        assert found.facts["stream"] == log
+        await store.close()
+
+
+async def test_an_examination_sees_what_was_changed_since(tmp_path: Path) -> None:
+    log = log_of(tmp_path)
+    store = await open_store(shared_server().url(log))
+    async with driver() as client:
+        config = (await api(client, f"STREAM.INFO.{log}"))["config"]
+        await api(client, f"STREAM.UPDATE.{log}", config | {"max_msgs": 10**6})
+    with pytest.raises(NotReady, match="max_msgs is 1000000"):
+        await store.examine()
+    await store.close()
 
 
 async def test_a_read_by_name_finds_what_a_replica_may_not_have_yet(cluster: NatsCluster, tmp_path: Path) -> None:

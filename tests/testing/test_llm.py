@@ -18,6 +18,7 @@ from journeyman.testing.llm import (
     refusal,
     reset,
     status,
+    stream_cut,
     trickle,
     truncated,
 )
@@ -109,6 +110,17 @@ async def test_a_truncated_reply_ends_before_the_length_that_it_promised() -> No
 
     promised = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
     assert 0 < len(body) < promised
+
+
+async def test_a_stream_that_is_cut_ends_without_its_last_chunk() -> None:
+    async with FakeLLM([stream_cut()]) as llm:
+        head, _, body = (await post(llm)).partition(b"\r\n\r\n")
+
+    assert b"transfer-encoding: chunked" in head
+    assert b"content-length" not in head
+    size, _, rest = body.partition(b"\r\n")
+    assert len(rest) == int(size, 16) + 2
+    assert not body.endswith(b"0\r\n\r\n")
 
 
 async def test_a_reset_reply_resets_the_connection() -> None:

@@ -35,8 +35,10 @@ from journeyman.pending import Envelope
 from journeyman.store.base import MessageLog
 from journeyman.store.memory import MemoryStore
 from journeyman.todo import lane as lanes
+from journeyman.todo.attempts import Running
 from journeyman.todo.jobs import JobStarted
 from journeyman.todo.ledger import jobs_state
+from journeyman.todo.runner import TodoRunner
 from tests.todo.desk import (
     WAIT_S,
     Answer,
@@ -728,6 +730,49 @@ async def test_a_start_whose_outcome_is_not_known_is_found_out_before_anything_i
         await until(app, answered("a"))
         assert len(await log_of(app, "desk/answer")) == 1
     assert worker.tried == ["a"]
+
+
+async def test_a_task_that_could_not_be_made_for_want_of_memory_keeps_no_slot() -> None:
+    """The job is started in the next round, as if nothing had been."""
+    refused: list[Any] = []
+
+    def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        if not refused and coroutine.__qualname__ == "Performer.run":
+            refused.append(coroutine)
+            coroutine.close()
+            raise MemoryError
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async with running(Desk()) as app:
+        asyncio.get_running_loop().set_task_factory(make_task)
+        await app.execute(Ask(key="a"))
+        await until(app, answered("a"))
+        asyncio.get_running_loop().set_task_factory(None)
+    assert refused
+
+
+async def test_an_end_that_the_loop_does_not_tell_for_want_of_memory_keeps_no_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job's next attempt is made all the same."""
+    ended, lost = TodoRunner._ended, list[Attempt[Ask]]()
+
+    async def fail_once(attempt: Attempt[Ask]) -> Command:
+        if attempt.number == 1:
+            lost.append(attempt)
+            raise ValueError("once")
+        return Answer(key=attempt.id, text="at last")
+
+    def lose_first(runner: TodoRunner, attempt: Running, task: asyncio.Task[None]) -> None:
+        if lost:
+            lost.clear()
+        else:
+            ended(runner, attempt, task)
+
+    monkeypatch.setattr(TodoRunner, "_ended", lose_first)
+    async with running(Desk(fail_once)) as app:
+        await app.execute(Ask(key="a"))
+        await until(app, answered("a"))
 
 
 async def test_an_open_attempt_of_mine_that_i_do_not_run_is_released_by_me() -> None:

@@ -5,9 +5,9 @@ The contract suite in `journeyman.testing.store_contract` tests every sentence h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -82,6 +82,19 @@ class MessageLog(Protocol):
         ...
 
 
+@runtime_checkable
+class Scannable(Protocol):
+    """A log that can also be read in place, in a thread of the caller's: a backend may offer it beside `read`."""
+
+    def scan(self, after: int, batch: int) -> Generator[list[Record]]:
+        """All records above `after` that are there now, in order, `batch` at a time. It blocks; close it in its thread.
+
+        Raises:
+            NotReady, Corrupt: as `MessageLog.read`, from the iterator.
+        """
+        ...
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A value of the key-value table. Its revision grows with each put and is never 0."""
 
@@ -145,6 +158,22 @@ class Blobs(Protocol):
         ...
 
 
+class Check(msgspec.Struct, frozen=True):
+    """One thing that a store rests on: what was found, and, where that is wrong, what mends it."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+class Examination(msgspec.Struct, frozen=True):
+    """What an operator may want to know of a store: whether all is as it must be, and facts about it, by name."""
+
+    checks: tuple[Check, ...]
+    facts: dict[str, str | int]
+
+
 class Store(Protocol):
     """Where an application lives. Opened by `journeyman.store.open_store` from a URL."""
 
@@ -166,6 +195,14 @@ class Store(Protocol):
 
     async def release(self, role: str) -> None:
         """Give a role back, for others to claim. Harmless when it is not held."""
+        ...
+
+    async def examine(self) -> Examination:
+        """Look whether everything is as durability and order need it.
+
+        Raises:
+            NotReady: it can't be looked at now.
+        """
         ...
 
     async def open_again(self) -> Store:

@@ -7,14 +7,16 @@ a role, in `jetstream_claims`.
 
 from __future__ import annotations
 
-from journeyman.store.base import Blobs, KeyValue, MessageLog
+from collections.abc import Awaitable, Callable
+
+from journeyman.store.base import Blobs, Examination, KeyValue, MessageLog
 from journeyman.store.jetstream_address import Address, parse_address
 from journeyman.store.jetstream_blobs import JetStreamBlobs
 from journeyman.store.jetstream_claims import Claims
 from journeyman.store.jetstream_connection import Connection
 from journeyman.store.jetstream_keys import JetStreamKeys
 from journeyman.store.jetstream_log import JetStreamLog
-from journeyman.store.jetstream_streams import Streams, open_streams
+from journeyman.store.jetstream_streams import Streams, find_streams, open_streams
 
 
 class JetStreamStore:
@@ -40,14 +42,23 @@ class JetStreamStore:
             NotAStore: what is there belongs to another application, or has a layout newer than known.
             Corrupt: the log has lost messages.
         """
-        return await cls._open(parse_address(url))
+        return await cls._open(parse_address(url), open_streams)
 
     @classmethod
-    async def _open(cls, address: Address) -> JetStreamStore:
+    async def find(cls, url: str) -> JetStreamStore:
+        """Open a store that is there already, and create nothing.
+
+        Raises:
+            UnknownName, NotReady, NotAStore, Corrupt: as `open`; NotReady also when there is none.
+        """
+        return await cls._open(parse_address(url), find_streams)
+
+    @classmethod
+    async def _open(cls, address: Address, find: Callable[[Connection, Address], Awaitable[Streams]]) -> JetStreamStore:
         connection = Connection(address)
         try:
             await connection.open()
-            store = cls(address, connection, await open_streams(connection, address))
+            store = cls(address, connection, await find(connection, address))
             await connection.listen(store._log.news, store._log.watch.hear)
             return store
         except BaseException:
@@ -60,8 +71,11 @@ class JetStreamStore:
     async def release(self, role: str) -> None:
         await self._claims.release(role)
 
+    async def examine(self) -> Examination:
+        return (await find_streams(self._connection, self._address)).examination()
+
     async def open_again(self) -> JetStreamStore:
-        return await JetStreamStore._open(self._address)
+        return await JetStreamStore._open(self._address, open_streams)
 
     async def close(self) -> None:
         await self._log.watch.stop()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 
 from journeyman.errors import Corrupt, NotAStore, NotReady
+from journeyman.store.base import Check, Examination
 from journeyman.store.jetstream_address import Address
 from journeyman.store.jetstream_connection import Connection
 from journeyman.store.jetstream_reply import Nobody, Refused, Unread, reading
@@ -82,23 +84,63 @@ class StreamSpec(msgspec.Struct, frozen=True):
 
 
 class Streams(msgspec.Struct, frozen=True):
-    """The streams of an open store, as they are: how many replicas they have, and whether each write is synced."""
+    """The streams of a store, which are as they must be.
 
-    log: StreamSpec
-    keys: StreamSpec
-    blobs: StreamSpec
+    `synced` is whether each write is synced; None when no monitoring port says so: a client is not told.
+    """
+
     replicas: int
     synced: bool | None
+    facts: dict[str, str | int]
 
     @property
     def durability(self) -> str:
         """For people."""
-        synced = {True: "sync_interval: always", False: "synced now and then", None: "sync_interval not told"}
-        return f"JetStream R{self.replicas}, file storage, {synced[self.synced]}"
+        return f"JetStream R{self.replicas}, file storage, sync_interval{': always' if self.synced else ' not told'}"
+
+    def examination(self) -> Examination:
+        """Looking at the streams has refused everything else that could be wrong."""
+        untold = "not told: name the servers' monitoring ports, as in ?monitor=http://n1:8222,http://n2:8222"
+        return Examination(
+            checks=(
+                Check("streams", True, "file storage, atomic batches, nothing is dropped, deleted or purged"),
+                Check("replicas", True, str(self.replicas)),
+                Check("sync_interval", True, "always" if self.synced else untold),
+            ),
+            facts=self.facts,
+        )
+
+
+class Missing(NotReady):
+    """There is no such stream."""
+
+
+Finder = Callable[[Connection, StreamSpec, Address], Awaitable[Any]]
 
 
 async def open_streams(connection: Connection, address: Address) -> Streams:
     """Create what is missing of a store, and check what is there.
+
+    Raises:
+        NotReady: JetStream is off, or can't keep the promises as it is set up; says how to mend it.
+        NotAStore: a stream of that name belongs to something else, or has a layout newer than known.
+        Corrupt: the log has lost messages.
+    """
+    return await _checked(connection, address, _find_or_create)
+
+
+async def find_streams(connection: Connection, address: Address) -> Streams:
+    """Check what is there of a store, and create nothing.
+
+    Raises:
+        NotReady: as `open_streams`; also when there is none.
+        NotAStore, Corrupt: as `open_streams`.
+    """
+    return await _checked(connection, address, _find)
+
+
+async def _checked(connection: Connection, address: Address, find: Finder) -> Streams:
+    """The streams, each found by `find`, when all is as it must be.
 
     Raises:
         NotReady: JetStream is off, or can't keep the promises as it is set up; says how to mend it.
@@ -110,19 +152,31 @@ async def open_streams(connection: Connection, address: Address) -> Streams:
     keys = StreamSpec(f"KV_{name}", "keys", (f"$KV.{name}.>",), {"max_msgs_per_subject": 1, "allow_direct": False})
     blobs = StreamSpec(f"{name}-blobs", "blobs", (f"{name}-blobs.>",), {"allow_direct": True})
     synced = await _synced(address)
-    infos = [await _open_stream(connection, spec, address) for spec in (log, keys, blobs)]
+    infos = [await _find_patiently(connection, spec, address, find) for spec in (log, keys, blobs)]
     _check_whole(infos[0], name)
-    return Streams(log, keys, blobs, min(info["config"]["num_replicas"] for info in infos), synced)
+    return Streams(min(info["config"]["num_replicas"] for info in infos), synced, _facts(infos))
 
 
-async def _open_stream(connection: Connection, spec: StreamSpec, address: Address) -> Any:
+def _facts(infos: list[Any]) -> dict[str, str | int]:
+    log, *_ = infos
+    return {
+        "stream": log["config"]["name"],
+        "layout": LAYOUT_VERSION,
+        "leader": log.get("cluster", {}).get("leader", ""),
+        "created": log["created"],
+        "size_bytes": log["state"]["bytes"],
+        "all_streams_bytes": sum(info["state"]["bytes"] for info in infos),
+    }
+
+
+async def _find_patiently(connection: Connection, spec: StreamSpec, address: Address, find: Finder) -> Any:
     """What the stream is like, as its leader tells; a cluster that is choosing one is waited for."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + OPEN_S
     while True:
         try:
             with reading():
-                info = await _find_or_create(connection, spec, address.replicas)
+                info = await find(connection, spec, address)
         except (Nobody, Unread):
             if loop.time() > give_up_at:
                 raise
@@ -132,13 +186,20 @@ async def _open_stream(connection: Connection, spec: StreamSpec, address: Addres
             return info
 
 
-async def _find_or_create(connection: Connection, spec: StreamSpec, replicas: int | None) -> Any:
+async def _find(connection: Connection, spec: StreamSpec, address: Address) -> Any:
     try:
         return await connection.ask(f"STREAM.INFO.{spec.name}")
     except Refused as refused:
         if refused.code != _NOT_FOUND:
             raise
-    return await _create(connection, spec, replicas)
+    raise Missing(f"There is no store {address.url} yet: check the URL, or make it: journeyman store init URL")
+
+
+async def _find_or_create(connection: Connection, spec: StreamSpec, address: Address) -> Any:
+    try:
+        return await _find(connection, spec, address)
+    except Missing:
+        return await _create(connection, spec, address.replicas)
 
 
 async def _create(connection: Connection, spec: StreamSpec, replicas: int | None) -> Any:
@@ -214,7 +275,7 @@ def _check_whole(info: Any, name: str) -> None:
 
 
 async def _synced(address: Address) -> bool | None:
-    """Whether each server syncs each write; None when no monitoring port says so: a client is not told.
+    """Whether each server syncs each write; see Streams.
 
     Raises:
         NotReady: a server doesn't, or does not answer.

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from itertools import islice
 
 from journeyman.message import Record
-from journeyman.store.base import Blobs, Entry, KeyValue, MessageLog
+from journeyman.store.base import Blobs, Check, Entry, Examination, KeyValue, MessageLog
 from journeyman.store.limits import check_batch, check_entry, check_written
 
 #: The turn that this task holds, if any. Tasks that the holder starts inherit it: they append on its behalf.
@@ -162,6 +162,9 @@ class MemoryStore:
     async def release(self, role: str) -> None:
         if self._holders.get(role) is self:
             del self._holders[role]
+
+    async def examine(self) -> Examination:
+        return Examination(checks=(Check("memory", True, self.durability),), facts={})
 
     async def open_again(self) -> MemoryStore:
         """Another handle. Of what it has, the log may be used from the first handle's event loop only."""

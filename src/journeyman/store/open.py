@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 from journeyman.errors import NotReady, UnknownName
 from journeyman.store.base import Store
 
+if TYPE_CHECKING:
+    from journeyman.store.jetstream import JetStreamStore
+    from journeyman.store.postgres import PostgresStore
+
 #: The forms of URL that `open_store` knows, for error texts and help.
 URL_FORMS = ("memory:", "sqlite:///relative.db", "sqlite:////absolute.db", "postgresql://…", "nats://…")
-
-_LATER = {"postgresql": "PostgreSQL"}
 
 
 async def open_store(url: str) -> Store:
@@ -30,14 +35,29 @@ async def open_store(url: str) -> Store:
         return MemoryStore()
     if scheme == "sqlite":
         return await _open_sqlite(url, rest)
+    if scheme == "postgresql" and rest.startswith("//"):
+        return await _postgres().open(url)
     if scheme == "nats" and rest.startswith("//"):
-        return await _open_jetstream(url)
-    if scheme in _LATER and rest.startswith("//"):
-        raise NotReady(
-            f"{_LATER[scheme]} is not available yet in this version of Journeyman. Use sqlite:///blog.db, or upgrade."
-        )
+        return await _jetstream().open(url)
     # Only the scheme is shown: the rest may hold a password.
     raise UnknownName("store URL", f"{scheme}:…" if rest else url, known=URL_FORMS)
+
+
+async def find_store(url: str) -> Store:
+    """Open a store that is there already, as `open_store` does; create none.
+
+    Raises:
+        UnknownName, NotReady, NotAStore: as `open_store`; NotReady also when there is none.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme == "postgresql" and rest.startswith("//"):
+        return await _postgres().find(url)
+    if scheme == "nats" and rest.startswith("//"):
+        return await _jetstream().find(url)
+    path = rest.removeprefix("///")
+    if scheme == "sqlite" and path not in ("", rest) and not os.path.exists(path):  # noqa: ASYNC240  # a moment
+        raise NotReady(f"There is no store {url} yet: check the URL, or make it: journeyman store init {url}")
+    return await open_store(url)
 
 
 async def _open_sqlite(url: str, rest: str) -> Store:
@@ -51,12 +71,21 @@ async def _open_sqlite(url: str, rest: str) -> Store:
     return await SqliteStore.open(path, url=url)
 
 
-async def _open_jetstream(url: str) -> Store:
+def _postgres() -> type[PostgresStore]:
+    try:
+        from journeyman.store.postgres import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise NotReady("A PostgreSQL store needs its driver: pip install 'journeyman[postgres]'") from error
+    return PostgresStore
+
+
+def _jetstream() -> type[JetStreamStore]:
     try:
         from journeyman.store.jetstream import JetStreamStore
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "nats":
             raise
-        raise NotReady("A nats:// store needs the driver of NATS: pip install 'journeyman[jetstream]'") from error
-
-    return await JetStreamStore.open(url)
+        raise NotReady("A JetStream store needs the driver of NATS: pip install 'journeyman[jetstream]'") from error
+    return JetStreamStore

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
@@ -17,7 +17,7 @@ import apsw
 
 from journeyman.errors import NotReady
 from journeyman.message import Record
-from journeyman.store.base import Blobs, Entry, KeyValue, MessageLog
+from journeyman.store.base import Blobs, Entry, Examination, KeyValue, MessageLog
 from journeyman.store.files import FileBlobs
 from journeyman.store.limits import check_batch, check_entry
 from journeyman.store.sqlite_file import Reader, Writer, news_file, translated
@@ -85,6 +85,9 @@ class SqliteStore:
     async def release(self, role: str) -> None:
         await self._threads.read(self._reader.claims.give, role)
 
+    async def examine(self) -> Examination:
+        return await self._threads.read(self._reader.examine)
+
     async def open_again(self) -> SqliteStore:
         return await SqliteStore.open(self._threads.path, url=self.url)
 
@@ -113,6 +116,16 @@ class SqliteLog:
                 break
             after = chunk[-1].position
         return records
+
+    def scan(self, after: int, batch: int) -> Generator[list[Record]]:
+        """On a connection of its own: nothing else of this store is used in the thread, or waits for it."""
+        try:
+            with closing(Reader(self._threads.path)) as reader:
+                while records := reader.read(after, batch, None):
+                    yield records
+                    after = records[-1].position
+        except (apsw.Error, OSError, UnicodeDecodeError) as error:
+            raise translated(error, self._threads.path) from error
 
     async def append(self, records: Sequence[Record], *, after: int) -> None:
         check_batch(records, after=after)

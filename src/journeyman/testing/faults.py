@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from journeyman.errors import NotReady, OutcomeUnknown
 from journeyman.message import Record
-from journeyman.store.base import Blobs, KeyValue, MessageLog, Store
+from journeyman.store.base import Blobs, Examination, KeyValue, MessageLog, Store
 
 Append = Callable[[], Awaitable[None]]
 
@@ -209,6 +209,10 @@ class FaultyStore:
     async def release(self, role: str) -> None:
         """See Store.release."""
         await self._store.release(role)
+
+    async def examine(self) -> Examination:
+        """See Store.examine."""
+        return await self._store.examine()
 
     async def open_again(self) -> Store:
         """Another handle on the store that this one stands around: without faults."""

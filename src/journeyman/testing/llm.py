@@ -38,6 +38,7 @@ class Ending(Enum):
     CLOSE = "closed after the whole reply"
     TRUNCATE = "closed after half of the body"
     RESET = "reset after half of the body"
+    STREAM_CUT = "streamed in chunks, and closed after the first of them"
     TRICKLE = "sent a byte at a time, with a pause after each"
     HANG = "left open without a reply, until the client or the test ends"
 
@@ -108,6 +109,11 @@ def malformed() -> Reply:
 def truncated() -> Reply:
     """A response whose connection is closed in the middle of the body."""
     return Reply(body=ok().body, ending=Ending.TRUNCATE)
+
+
+def stream_cut() -> Reply:
+    """A response that is streamed, without a length, and dies half-way."""
+    return Reply(body=ok().body, ending=Ending.STREAM_CUT)
 
 
 def reset() -> Reply:
@@ -224,15 +230,18 @@ async def _send_body(reply: Reply, writer: asyncio.StreamWriter) -> None:
             writer.write(bytes([byte]))
             await writer.drain()
             await asyncio.sleep(TRICKLE_S)
-    else:
-        whole = reply.ending is Ending.CLOSE
-        writer.write(reply.body if whole else reply.body[: len(reply.body) // 2])
-        await writer.drain()
+        return
+    whole, half = reply.body, reply.body[: len(reply.body) // 2]
+    sent = {Ending.CLOSE: whole, Ending.STREAM_CUT: b"%x\r\n%s\r\n" % (len(half), half)}
+    writer.write(sent.get(reply.ending, half))
+    await writer.drain()
 
 
 def _head(reply: Reply) -> bytes:
-    fixed = {"content-type": "application/json", "content-length": str(len(reply.body)), "connection": "close"}
-    fields = "".join(f"{name}: {value}\r\n" for name, value in {**fixed, **reply.headers}.items())
+    fixed = {"content-type": "application/json", "connection": "close"}
+    streamed = reply.ending is Ending.STREAM_CUT
+    length = {"transfer-encoding": "chunked"} if streamed else {"content-length": str(len(reply.body))}
+    fields = "".join(f"{name}: {value}\r\n" for name, value in {**fixed, **length, **reply.headers}.items())
     return f"HTTP/1.1 {reply.status} {_reason(reply.status)}\r\n{fields}\r\n".encode("latin-1")
 
 

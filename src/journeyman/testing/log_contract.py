@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import msgspec
 import pytest
 
 from journeyman.errors import Conflict, TooLarge, WrongLog
 from journeyman.message import BODY_BYTES_MAX, Record
-from journeyman.store.base import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Store
+from journeyman.store.base import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Scannable, Store
 from journeyman.testing.contract import EVERYTHING, Contract, append_one, everything, fill, turn_the_loop
 from journeyman.testing.records import make_records
 
@@ -64,6 +64,19 @@ class LogContract(Contract):
         assert await store.log.read(0, 4500) == records[:4500]
         assert await store.log.read(0, 5000) == records
         assert await store.log.read(0, 5001) == records
+
+    async def test_a_scan_gives_all_that_is_there_in_batches(self, store: Store) -> None:
+        """Where the backend offers it. Others may append meanwhile, which may be seen or not."""
+        log = store.log
+        if not isinstance(log, Scannable):
+            pytest.skip("this log offers no scan")
+        records = await fill(store, 5)
+        scanned = await asyncio.to_thread(lambda: list(log.scan(1, 2)))
+        assert scanned == [records[1:3], records[3:5]]
+        assert await asyncio.to_thread(_scan_and_leave, log, 0) == records[:3]
+        await fill(store, 1, after=5)
+        assert await asyncio.to_thread(_scan_and_leave, log, 5) == (await everything(store))[5:]
+        assert await asyncio.to_thread(_scan_and_leave, log, 6) == []
 
     async def test_read_by_name_gives_only_that_name(self, store: Store) -> None:
         for name in ("posts/create", SET_ASIDE):
@@ -362,3 +375,9 @@ class LogContract(Contract):
                 await fill(other, 1, after=number)
             with suppress(asyncio.CancelledError):
                 await waiting
+
+
+def _scan_and_leave(log: Scannable, after: int) -> list[Record]:
+    """The first batch of a scan that is closed before its end."""
+    with closing(log.scan(after, 3)) as batches:
+        return next(batches, [])

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from journeyman.errors import Fenced, GiveUp, Invalid, JourneymanError, NotRunning, Rejected, TooLarge
 from journeyman.feature import Command
-from journeyman.follower import MessageSource
 from journeyman.message import Message
 from journeyman.receipts import Receipt
 from journeyman.retry import describe
@@ -41,14 +40,15 @@ START_TOLD_S: Final = 0.5
 class Running:
     """An attempt that runs here.
 
-    `fence` is None until its start is recorded; `over` when the state has ended it; `leave_us` is when it took leave to
-    begin, None for what needs none.
+    `opening` is the message that opened its job, None when that is set aside. `fence` is None until its start is
+    recorded; `over` when the state has ended it; `leave_us` is when it took leave to begin, None for what needs none.
     """
 
-    __slots__ = ("fence", "leave_us", "over", "row", "task")
+    __slots__ = ("fence", "leave_us", "opening", "over", "row", "task")
 
-    def __init__(self, row: JobRow) -> None:
+    def __init__(self, row: JobRow, opening: Message[Any] | None = None) -> None:
         self.row = row
+        self.opening = opening
         self.fence: int | None = None
         self.over = False
         self.leave_us: int | None = None
@@ -66,7 +66,6 @@ class Performer:
         self,
         worker: TodoWorker,
         recorder: Recorder,
-        messages: MessageSource,
         process: Process,
         lane: Lane,
         trouble: Backoff,
@@ -75,7 +74,6 @@ class Performer:
     ) -> None:
         self._worker = worker
         self._recorder = recorder
-        self._messages = messages
         self._process = process
         self._lane = lane
         self._trouble = trouble
@@ -113,12 +111,11 @@ class Performer:
 
     async def _begin(self, running: Running) -> Attempt[Any] | None:
         """Record the attempt, before anything is done for it. None when the state did not take it."""
-        row = running.row
+        row, message = running.row, running.opening
+        if message is None:  # Just set aside: the job goes with it, once the state is built anew.
+            self._trouble.failed()
+            return None
         try:
-            message = await self._messages.get(row.opened_at)
-            if message is None:  # Just set aside: the job goes with it, once the state is built anew.
-                self._trouble.failed()
-                return None
             receipt = await self._record_start(row, message)
         except Rejected:
             return None  # Another process was first, or a person changed something: look again.

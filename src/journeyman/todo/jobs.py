@@ -100,6 +100,7 @@ class JobsState(State):
             "subject": ("worker", "subject", "standing", "opened_at"),
         },
         unique={"fence": ("fence",)},
+        sparse=["subject"],
     )
     workers: Table[str, WorkerRow] = Table(WorkerRow, key="worker")
     reactions: Table[tuple[str, str], ReactionRow] = Table(ReactionRow, key=("worker", "reaction"))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from journeyman.errors import NotRunning
+from journeyman.errors import JourneymanError, NotRunning
 from journeyman.executor import Executor
 from journeyman.feature import Catalog
 from journeyman.follower import MessageSource
@@ -17,13 +17,13 @@ from journeyman.timing import Timing
 from journeyman.todo.attempts import Performer, Running
 from journeyman.todo.backoff import Backoff
 from journeyman.todo.choice import Choice, Slots, choose
-from journeyman.todo.jobs import JobParked, JobReleased, JobRow
+from journeyman.todo.jobs import JobParked, JobReleased
 from journeyman.todo.lane import PROBE_MAX_S, Lane, LaneState
 from journeyman.todo.ledger import jobs_state
 from journeyman.todo.limiter import Limiter
 from journeyman.todo.process import Process
 from journeyman.todo.reactor import Reactor
-from journeyman.todo.recorder import TROUBLE_FIRST_S, TROUBLE_MAX_S, Recorder
+from journeyman.todo.recorder import TROUBLE_FIRST_S, TROUBLE_MAX_S, Recorder, is_trouble
 from journeyman.todo.worker import TodoWorker
 from journeyman.worker import Context
 
@@ -61,7 +61,7 @@ class TodoRunner:
         self._timing = timing
         self._trouble = Backoff(TROUBLE_FIRST_S, TROUBLE_MAX_S, now_s=now_s, uniform=uniform)
         self._recorder = Recorder(executor, worker.name, uniform=uniform)
-        self._performer = Performer(worker, self._recorder, messages, process, self.lane, self._trouble, timing=timing)
+        self._performer = Performer(worker, self._recorder, process, self.lane, self._trouble, timing=timing)
         self._reactors = [
             Reactor(worker, reaction, executor, catalog, messages, self._recorder, now_s=now_s, uniform=uniform)
             for reaction in worker.reactions
@@ -146,6 +146,7 @@ class TodoRunner:
     # Jobs.
 
     async def _start_jobs(self) -> None:
+        self._reap()
         now_us, instance = self._timing.now_us(), self._process.instance
         choice = await self._executor.query(lambda state: self._choose(state, instance, now_us))
         self._next_due_s = None if choice.next_due_us is None else (choice.next_due_us - now_us) / 1_000_000
@@ -160,8 +161,23 @@ class TodoRunner:
             assert row.fence is not None
             released = JobReleased(fence=row.fence, reason="its process does not run it", retry_after_s=STRAY_RETRY_S)
             self._spawn(Running(row), self._recorder.finish(released))
-        for row in choice.start[: await self._granted(len(choice.start))]:
-            self._start(row, leave_us=now_us)
+        chosen = choice.start[: await self._granted(len(choice.start))]
+        try:
+            openings = await self._messages.get_each([row.opened_at for row in chosen])
+        except JourneymanError as error:
+            if not is_trouble(error):
+                raise
+            self._could_not_read(error, leaves_us=[now_us] * len(chosen))
+            return
+        for row, opening in zip(chosen, openings, strict=True):
+            self._start(Running(row, opening), leave_us=now_us)
+
+    def _could_not_read(self, error: JourneymanError, *, leaves_us: list[int]) -> None:
+        """The store is in trouble: what was to be started is tried again after a pause."""
+        logger.warning("%s: could not read the messages of jobs to start: %s", self.name, error)
+        self._trouble.failed()
+        if self._limiter is not None:
+            self._unused_us += leaves_us
 
     async def _granted(self, wanted: int) -> int:
         """How many of so many attempts may begin, by the limit that all processes share."""
@@ -191,8 +207,8 @@ class TodoRunner:
             free = min(free, total - jobs_state(state).jobs.count("due", self.name, "running"))
         return max(0, free)
 
-    def _start(self, row: JobRow, *, leave_us: int) -> None:
-        running = Running(row)
+    def _start(self, running: Running, *, leave_us: int) -> None:
+        row = running.row
         if row.attempts >= self.worker.retry.attempts:
             # Its last attempt killed its process, so that nobody could give up: a person decides.
             reason = f"no attempts left after {row.attempts}: {row.error or 'no error recorded'}"[:2000]
@@ -204,9 +220,9 @@ class TodoRunner:
         self._spawn(running, self._performer.run(running))
 
     def _spawn(self, running: Running, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = running.task = asyncio.create_task(coroutine, name=f"{self.name} {running.row.job}")
         self._running[running.row.job] = running
-        running.task = asyncio.create_task(coroutine, name=f"{self.name} {running.row.job}")
-        running.task.add_done_callback(lambda task: self._ended(running, task))
+        task.add_done_callback(lambda task: self._ended(running, task))
 
     def _abandon(self, running: Running) -> None:
         """Its job was answered, ended or taken over meanwhile: whatever it brings is worth nothing."""
@@ -214,7 +230,15 @@ class TodoRunner:
             running.over = True
             running.task.cancel()
 
+    def _reap(self) -> None:
+        """Where a process is out of memory, the loop can lose the call that would tell of an end."""
+        for running in list(self._running.values()):
+            if running.task is not None and running.task.done():
+                self._ended(running, running.task)
+
     def _ended(self, running: Running, task: asyncio.Task[None]) -> None:
+        if self._running.get(running.row.job) is not running:
+            return
         del self._running[running.row.job]
         if running.leave_us is not None and running.fence is None and self._limiter is not None:
             self._unused_us.append(running.leave_us)

@@ -184,6 +184,7 @@ async def test_a_document_that_the_model_refuses_is_given_up(reply: Reply) -> No
         fake.status(409),
         fake.status(418),
         fake.truncated(),
+        fake.stream_cut(),
         fake.reset(),
         fake.malformed(),
         fake.empty(),

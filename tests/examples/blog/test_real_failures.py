@@ -23,6 +23,7 @@ FAILURES: list[Reply] = [
     llm.status(500, message=f"internal error for {KEY}"),
     llm.reset(),
     llm.truncated(),
+    llm.stream_cut(),
     llm.malformed(),
     llm.empty(),
     llm.status(503, headers={"Retry-After": "1"}, message=KEY),

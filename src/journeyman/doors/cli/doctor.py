@@ -16,7 +16,7 @@ from journeyman.doors.cli.settings import Settings
 from journeyman.errors import JourneymanError
 from journeyman.replica import Replica
 from journeyman.store.base import MessageLog, Store
-from journeyman.store.open import open_store
+from journeyman.store.open import find_store
 from journeyman.todo.ledger import JobLedger
 
 #: The packages whose versions are told, those that are installed.
@@ -112,7 +112,7 @@ def _schema(settings: Settings) -> str:
 
 
 async def _with_store(settings: Settings, look: Callable[[Store], Awaitable[str]]) -> str:
-    store = await open_store(settings.existing_store_url())
+    store = await find_store(settings.existing_store_url())
     try:
         return await look(store)
     finally:

@@ -10,7 +10,19 @@ from typing import Annotated, Final, cast
 
 import typer
 
-from journeyman.doors.cli import demo, doctor, execute, importing, inspect, log, running, schema, snapshot, worker
+from journeyman.doors.cli import (
+    demo,
+    doctor,
+    execute,
+    importing,
+    inspect,
+    log,
+    running,
+    schema,
+    snapshot,
+    store,
+    worker,
+)
 from journeyman.doors.cli.output import console, safe
 from journeyman.doors.cli.settings import Settings
 from journeyman.errors import JourneymanError, Outdated
@@ -47,7 +59,7 @@ def settings(
             help="The application; the example blog when nobody says.",
         ),
     ] = None,
-    store: Annotated[
+    store_url: Annotated[
         str | None,
         typer.Option(
             "--store", metavar="URL", envvar="JOURNEYMAN_STORE", help="Where it lives, like sqlite:///blog.db."
@@ -58,7 +70,7 @@ def settings(
 
     Where neither they nor the environment say it, pyproject.toml does: app and store under [tool.journeyman].
     """
-    context.obj = Settings(app=app or None, store=store or None)
+    context.obj = Settings(app=app or None, store=store_url or None)
 
 
 cli.command("serve", short_help="Serve the application over HTTP, and run its workers.")(running.serve)
@@ -70,6 +82,7 @@ cli.command("query", short_help="Ask one question.")(execute.query)
 cli.add_typer(log.cli, name="log")
 cli.add_typer(worker.cli, name="worker")
 cli.add_typer(snapshot.cli, name="snapshot")
+cli.add_typer(store.cli, name="store")
 cli.command("inspect", short_help="Show commands, queries and workers.")(inspect.inspect)
 cli.command("doctor", short_help="Check that all fits together.")(doctor.doctor)
 cli.command("schema", short_help="Guard the schemas of old messages.")(schema.schema)

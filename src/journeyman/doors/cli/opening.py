@@ -13,7 +13,7 @@ import typer
 from journeyman.app import App
 from journeyman.doors.cli.settings import Settings
 from journeyman.store.base import Store
-from journeyman.store.open import open_store
+from journeyman.store.open import find_store
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def with_store(context: typer.Context, use: Callable[[Store], Awaitable[T]]) -> 
     url = settings_of(context).existing_store_url()
 
     async def run() -> T:
-        store = await open_store(url)
+        store = await find_store(url)
         try:
             return await use(store)
         finally:

@@ -1,0 +1,1 @@
+INSERT INTO journeyman.blob_parts (saved, number, bytes) VALUES ($1, $2, $3)

@@ -1,0 +1,1 @@
+SELECT saved, parts FROM journeyman.blobs WHERE name = $1

@@ -1,0 +1,1 @@
+SELECT journeyman.claim($1, $2, $3, $4, $5, $6)

@@ -1,0 +1,1 @@
+SELECT value, revision FROM journeyman.key_values WHERE key = $1

@@ -1,0 +1,1 @@
+INSERT INTO journeyman.journeyman_layout VALUES ($1)

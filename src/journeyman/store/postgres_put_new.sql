@@ -1,0 +1,3 @@
+INSERT INTO journeyman.key_values VALUES ($1, $2, nextval('journeyman.revisions'))
+ON CONFLICT (key) DO NOTHING
+RETURNING revision

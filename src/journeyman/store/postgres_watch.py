@@ -1,0 +1,137 @@
+"""Waiting for the log to grow: woken by own appends, by the server's word of others', and by a look each second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+from journeyman.errors import StoreError
+from journeyman.store.postgres_link import Connection, Link
+
+#: How often the log is looked at while somebody waits, in seconds: where the server tells of appends, only in case that
+#: its word is lost; and behind a pooler, where it can't.
+LOOK_S: Final = 1.0
+LOOK_UNTOLD_S: Final = 0.05
+
+#: The pause between two words to others, in seconds: what is appended meanwhile goes into the next one.
+TELL_S: Final = 0.002
+
+#: How long the last word may take at the end, in seconds.
+CLOSE_S: Final = 1.0
+
+
+class Watch:
+    """Wakes those who wait. It looks only while somebody does, and only when nobody has read the news already.
+
+    Args:
+        head: reads the log's last position.
+    """
+
+    def __init__(self, head: Callable[[], Awaitable[int]], *, look_s: float) -> None:
+        self._head_of_log = head
+        self._look_s = look_s
+        self._head = 0
+        #: How often there was news, and how much of that was followed by a look. At first nobody has looked.
+        self.news = 1
+        self._looked = 0
+        self._due = asyncio.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
+
+    def saw(self, head: int) -> None:
+        """Take note of a position that is in the log."""
+        if head > self._head:
+            self._head = head
+            self._wake()
+
+    def saw_end(self, head: int, *, news: int) -> None:
+        """Take note of the log's end, as it was read after there had been so much news."""
+        self.saw(head)
+        self._looked = max(self._looked, news)
+
+    def tell(self) -> None:
+        """There may be news: whoever waits wakes, and whoever waits next has it looked for."""
+        self.news += 1
+        self._wake()
+
+    async def wait(self, after: int, timeout_s: float) -> None:
+        if self._head > after:
+            await asyncio.sleep(0)  # Who waits in a loop must not keep the loop from what it waits for.
+            return
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(woken)
+        if self._looked < self.news:
+            self._due.set()
+        looking = self._looking
+        if looking is None or looking.done():
+            looking = self._looking = self._begin_to_look()
+        try:
+            await asyncio.wait((woken, looking), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if looking.done() and not looking.cancelled():
+                looking.result()  # It ends by itself only with an error, which everybody who waits must see.
+        finally:
+            self._waiting.discard(woken)
+            if not self._waiting and self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
+
+    async def stop(self) -> None:
+        """Wake everybody, for the last time."""
+        self._wake()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+
+    def _wake(self) -> None:
+        for woken in self._waiting:
+            if not woken.done():
+                woken.set_result(None)
+
+    def _begin_to_look(self) -> asyncio.Task[None]:
+        looking = asyncio.create_task(self._look_again_and_again(), name="journeyman: look at the log")
+        # An error counts as seen even if all who waited were cancelled meanwhile: the next call meets it again.
+        looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())
+        return looking
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._look_s):
+                    await self._due.wait()
+            self._due.clear()
+            news = self.news  # Before looking: what is told meanwhile may be newer than what is seen.
+            self.saw_end(await self._head_of_log(), news=news)
+
+
+class Notifier:
+    """Tells others that the log has grown, behind the append's back: after its commit, and once for many of them."""
+
+    def __init__(self, link: Link, channel: str) -> None:
+        self._link = link
+        self._statement = f'NOTIFY "{channel}"'
+        self._untold = False
+        self._telling: asyncio.Task[None] | None = None
+
+    def tell(self) -> None:
+        self._untold = True
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell(), name="journeyman: notify")
+
+    async def close(self) -> None:
+        """Say what is not said yet."""
+        if self._telling is not None:
+            await asyncio.wait({self._telling}, timeout=CLOSE_S)
+            self._telling.cancel()
+            await asyncio.wait({self._telling})
+
+    async def _tell(self) -> None:
+        while self._untold:
+            self._untold = False
+            with suppress(StoreError):  # Who isn't told looks by himself, only later.
+                await self._link.call(self._notify)
+            await asyncio.sleep(TELL_S)
+
+    async def _notify(self, connection: Connection) -> None:
+        await connection.execute(self._statement)
