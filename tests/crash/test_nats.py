@@ -132,23 +132,27 @@ async def test_processes_are_stopped(nats_lab: Lab) -> None:
 async def test_processes_and_leaders_are_killed(cluster: NatsCluster, tmp_path: Path) -> None:
     """Both at once: what one knows of the death of the other is recorded once."""
     log = log_of(tmp_path)
-    async with laboratory(tmp_path, url=cluster.url(log)) as lab, _killing_leaders(cluster, log):
+    async with laboratory(tmp_path, url=cluster.url(log)) as lab, _killing_leaders(cluster, log) as killed:
         await test_kills.test_kills_at_random_times(40, lab)
+        assert killed
 
 
 @asynccontextmanager
-async def _killing_leaders(cluster: NatsCluster, log: str, *, every_s: float = 10.0) -> AsyncIterator[None]:
+async def _killing_leaders(cluster: NatsCluster, log: str, *, every_s: float = 10.0) -> AsyncIterator[list[str]]:
+    killed: list[str] = []
+
     async def kill_again_and_again() -> None:
         while True:
             await asyncio.sleep(every_s)
             with suppress(RuntimeError):  # Nobody leads it yet, or no longer.
                 leader = await asyncio.to_thread(cluster.leader, log)
                 leader.kill()
+                killed.append(leader.name)
                 await asyncio.to_thread(leader.start)
 
     killing = asyncio.create_task(kill_again_and_again())
     try:
-        yield
+        yield killed
     finally:
         killing.cancel()
         await asyncio.wait({killing})

@@ -44,8 +44,9 @@ LOOK_S: Final = 0.2
 #: How long a process may take to answer, in seconds. One that takes longer lives.
 ANSWER_S: Final = 0.5
 
-#: How often a claim is tried that others change while it is made.
+#: How often a claim is tried that others change while it is made, and the pause between, in seconds.
 TRIES: Final = 10
+PAUSE_S: Final = 0.05
 
 
 class Session:
@@ -106,17 +107,18 @@ class Claims:
         for _ in range(TRIES):
             session = await self._own_session()
             entry = await self._roles.get(role)
-            if entry is None:
-                await self._roles.put(role, session.id.encode(), expect=0)
-            elif (holder := entry.value.decode()) == session.id:
+            holder = None if entry is None else entry.value.decode()
+            if holder not in (None, session.id) and not await self._others.is_gone(holder):
+                return False
+            if holder == session.id or await self._roles.put(
+                role, session.id.encode(), expect=0 if entry is None else entry.revision
+            ):
+                # Only now: it may have been ended while the role was taken.
                 if await session.renew():
                     self._held.add(role)
                     return True
                 self._lose(session)
-            elif await self._others.is_gone(holder):
-                await self._roles.put(role, session.id.encode(), expect=entry.revision)
-            else:
-                return False
+            await asyncio.sleep(PAUSE_S)
         raise NotReady(f"The role {role} changed hands {TRIES} times while it was claimed. Try again.")
 
     async def release(self, role: str) -> None:

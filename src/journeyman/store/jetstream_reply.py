@@ -25,7 +25,7 @@ class Nobody(NotReady):
 
 
 class Unread(NotReady):
-    """No reply came to a question."""
+    """A question got no answer, but may get one soon."""
 
 
 class NoReply(Exception):
@@ -48,7 +48,8 @@ def reading() -> Iterator[None]:
     except NoReply as error:
         raise Unread(f"JetStream can't be read now: {error}. Try again.") from error
     except Refused as error:
-        raise NotReady(f"JetStream can't be read: {error}.") from error
+        kind = Unread if error.code in PASSING else NotReady
+        raise kind(f"JetStream can't be read: {error}.") from error
 
 
 @contextmanager
