@@ -21,8 +21,10 @@ from nats.aio.client import Client
 
 from journeyman.errors import Corrupt, NotAStore, NotReady, TooLarge, UnknownName
 from journeyman.store import Store, open_store
+from journeyman.store.copying import copy_log
 from journeyman.store.jetstream_address import parse_address
 from journeyman.store.jetstream_record import name_subject, text_of, token
+from journeyman.store.memory import MemoryStore
 from journeyman.store.open import find_store
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.records import make_records
@@ -101,6 +103,17 @@ async def test_an_examination_sees_what_was_changed_since(tmp_path: Path) -> Non
     with pytest.raises(NotReady, match="max_msgs is 1000000"):
         await store.examine()
     await store.close()
+
+
+async def test_a_log_moves_to_jetstream_and_back_unchanged(tmp_path: Path) -> None:
+    source, there, back = MemoryStore(), await open_store(shared_server().url(log_of(tmp_path))), MemoryStore()
+    for number in range(3):
+        await fill(source, 900, after=900 * number, name=f"posts/{number}")
+    copied = await copy_log(source, there)
+    assert (copied.messages, copied.copied) == (2700, 2700)
+    assert await copy_log(there, back) == copied
+    assert await everything(back) == await everything(source)
+    await there.close()
 
 
 async def test_a_read_by_name_finds_what_a_replica_may_not_have_yet(cluster: NatsCluster, tmp_path: Path) -> None:
