@@ -107,14 +107,11 @@ class Claims:
         for _ in range(TRIES):
             session = await self._own_session()
             entry = await self._roles.get(role)
-            holder = None if entry is None else entry.value.decode()
+            holder, revision = (None, 0) if entry is None else (entry.value.decode(), entry.revision)
             if holder not in (None, session.id) and not await self._others.is_gone(holder):
                 return False
-            if holder == session.id or await self._roles.put(
-                role, session.id.encode(), expect=0 if entry is None else entry.revision
-            ):
-                # Only now: it may have been ended while the role was taken.
-                if await session.renew():
+            if holder == session.id or await self._roles.put(role, session.id.encode(), expect=revision):
+                if await session.renew():  # Only now: it may have been ended while the role was taken.
                     self._held.add(role)
                     return True
                 self._lose(session)
