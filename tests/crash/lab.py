@@ -21,6 +21,7 @@ import apsw
 import msgspec
 
 from journeyman import App, Record
+from journeyman.errors import NotReady
 from journeyman.store import open_store
 from journeyman.testing.llm import FakeLLM, Reply, Request, hang, ok
 from journeyman.testing.records import make_records
@@ -248,11 +249,12 @@ class Lab:
             position = 0
             async with self._limit(timeout_s):
                 while not wanted <= done:
-                    await store.log.wait(position, 1.0)
-                    for record in await store.log.read(position, 1000):
-                        position = record.position
-                        if record.name in ENDS:
-                            done.add(record.subject)
+                    with suppress(NotReady):  # Its servers may be killed, too.
+                        await store.log.wait(position, 1.0)
+                        for record in await store.log.read(position, 1000):
+                            position = record.position
+                            if record.name in ENDS:
+                                done.add(record.subject)
         finally:
             await store.close()
 
@@ -288,7 +290,8 @@ class Lab:
     async def findings(self, *, make: Callable[..., App] = make_app, **options: Any) -> Findings:
         """What the log says; the log itself has to be whole, and to be applied by everybody in the same way."""
         records = await self.records()
-        assert await asyncio.to_thread(self._integrity) == "ok"
+        if self.url.startswith("sqlite:"):
+            assert await asyncio.to_thread(self._integrity) == "ok"
         assert len(await self._state_hashes(make)) == 1, "a snapshot and a replay disagree"
         return await asyncio.to_thread(check, records, self.acknowledged.values(), self.calls, **options)
 

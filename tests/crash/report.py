@@ -36,6 +36,7 @@ MEASURED: Final = {
     "longest_wait_s": "s was the longest wait",
     "late_outcomes": "late outcomes refused",
     "deploys": "deploys",
+    "stall_p95_s": "s was the 95th percentile of the stalls",
 }
 
 

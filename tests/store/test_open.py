@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from journeyman.errors import NotReady, UnknownName
+from journeyman.errors import UnknownName
 from journeyman.store import open_store
 
 
@@ -27,13 +27,6 @@ async def test_a_sqlite_url_without_a_path_is_refused_with_its_forms(url: str) -
 async def test_sqlite_in_memory_is_referred_to_the_store_in_memory() -> None:
     with pytest.raises(UnknownName, match=r"Known: memory:"):
         await open_store("sqlite:///:memory:")
-
-
-@pytest.mark.parametrize(("url", "name"), [("nats://u:secret@h", "JetStream")])
-async def test_a_backend_of_a_later_version_says_so(url: str, name: str) -> None:
-    with pytest.raises(NotReady, match=f"{name} is not available yet") as error:
-        await open_store(url)
-    assert "secret" not in str(error.value)
 
 
 def test_a_backend_is_imported_only_when_it_is_asked_for() -> None:

@@ -9,12 +9,11 @@ from journeyman.errors import NotReady, UnknownName
 from journeyman.store.base import Store
 
 if TYPE_CHECKING:
+    from journeyman.store.jetstream import JetStreamStore
     from journeyman.store.postgres import PostgresStore
 
 #: The forms of URL that `open_store` knows, for error texts and help.
 URL_FORMS = ("memory:", "sqlite:///relative.db", "sqlite:////absolute.db", "postgresql://…", "nats://…")
-
-_LATER = {"nats": "JetStream"}
 
 
 async def open_store(url: str) -> Store:
@@ -22,6 +21,7 @@ async def open_store(url: str) -> Store:
 
     `memory:` is a fresh store each time. `sqlite:///blog.db` is a file in the working directory,
     `sqlite:////var/lib/blog.db` one anywhere. What follows `sqlite:///` is the path as it is: no escapes, no options.
+    `nats://host:4222/NAME` is a log of that name in JetStream; what else it may say is in docs/scaling.md.
 
     Raises:
         UnknownName: no backend has URLs of that form.
@@ -37,10 +37,8 @@ async def open_store(url: str) -> Store:
         return await _open_sqlite(url, rest)
     if scheme == "postgresql" and rest.startswith("//"):
         return await _postgres().open(url)
-    if scheme in _LATER and rest.startswith("//"):
-        raise NotReady(
-            f"{_LATER[scheme]} is not available yet in this version of Journeyman. Use sqlite:///blog.db, or upgrade."
-        )
+    if scheme == "nats" and rest.startswith("//"):
+        return await _jetstream().open(url)
     # Only the scheme is shown: the rest may hold a password.
     raise UnknownName("store URL", f"{scheme}:…" if rest else url, known=URL_FORMS)
 
@@ -54,6 +52,8 @@ async def find_store(url: str) -> Store:
     scheme, _, rest = url.partition(":")
     if scheme == "postgresql" and rest.startswith("//"):
         return await _postgres().find(url)
+    if scheme == "nats" and rest.startswith("//"):
+        return await _jetstream().find(url)
     path = rest.removeprefix("///")
     if scheme == "sqlite" and path not in ("", rest) and not os.path.exists(path):  # noqa: ASYNC240  # a moment
         raise NotReady(f"There is no store {url} yet: check the URL, or make it: journeyman store init {url}")
@@ -79,3 +79,13 @@ def _postgres() -> type[PostgresStore]:
             raise
         raise NotReady("A PostgreSQL store needs its driver: pip install 'journeyman[postgres]'") from error
     return PostgresStore
+
+
+def _jetstream() -> type[JetStreamStore]:
+    try:
+        from journeyman.store.jetstream import JetStreamStore
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "nats":
+            raise
+        raise NotReady("A JetStream store needs the driver of NATS: pip install 'journeyman[jetstream]'") from error
+    return JetStreamStore
