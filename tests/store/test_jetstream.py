@@ -331,7 +331,7 @@ async def test_a_login_is_used_and_never_told(
 
 
 async def test_the_permissions_that_are_documented_are_enough(tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent.parent / "docs" / "scaling-jetstream.md").read_text()
+    text = (Path(__file__).parent.parent.parent / "docs" / "scaling.md").read_text()
     authorization = next(block for block in text.split("```") if "authorization {" in block)
     server = NatsServer(tmp_path, extra=authorization.replace("…", "secret"))
     await asyncio.to_thread(server.start)
