@@ -15,6 +15,8 @@ import pytest_asyncio
 from journeyman.errors import NotReady, WrongLog
 from journeyman.store import Store, open_store, postgres_link, postgres_session
 from journeyman.store.postgres import PostgresStore
+from journeyman.store.postgres_link import Connection
+from journeyman.store.postgres_session import Session
 from journeyman.testing.contract import fill
 from journeyman.testing.records import make_records
 from tests.proxy import proxy
@@ -227,11 +229,11 @@ async def test_a_listening_session_that_was_cut_silently_is_missed_and_opened_ag
     ):
         other = await open_store(postgres_server.url("cut"))
         position = await store.log.head()
-        await store.log.wait(position, 0)  # From now on it listens.
         for _ in range(2):
-            await until(lambda: way.swallow(listens) == 1)
+            waiting = await asleep(store, position)
+            assert way.swallow(listens) == 1
             await fill(other, 1, after=position)
-            await woken(store, position)
+            await waiting
             position += 1
         await other.close()
 
@@ -245,10 +247,10 @@ async def test_the_look_each_second_is_the_net_under_a_session_that_was_cut(
         stores_of(postgres_server.tcp_url("net", port=way.port), 1) as [store],
     ):
         other = await open_store(postgres_server.url("net"))
-        await store.log.wait(0, 0)  # From now on it listens.
-        await until(lambda: way.swallow(listens) == 1)
+        waiting = await asleep(store, 0)
+        assert way.swallow(listens) == 1
         await fill(other, 1)
-        await woken(store, 0)
+        await waiting
         await other.close()
 
 
@@ -259,13 +261,23 @@ async def test_the_server_tells_of_what_others_append(
     monkeypatch.setattr("journeyman.store.postgres.LOOK_S", NEVER_S)
     async with stores_of(postgres_server.url(), 2) as [store, other]:
         for position in range(20):
-            waiting = asyncio.create_task(woken(store, position))
+            waiting = await asleep(store, position)
             await fill(other, 1, after=position)
             await waiting
 
 
 def listens(said: bytes) -> bool:
     return b"LISTEN" in said
+
+
+async def asleep(store: Store, position: int) -> asyncio.Task[None]:
+    """Somebody who waits, as a follower does, and has looked already, over a session that listens."""
+    waiting = asyncio.create_task(woken(store, position))
+    log = cast(PostgresStore, store)._log
+    session = cast(PostgresStore, store)._session
+    assert session is not None
+    await until(lambda: bool(log.watch._waiting and session.link._connection and log.watch._looked == log.watch.news))
+    return waiting
 
 
 async def woken(store: Store, position: int) -> None:
@@ -328,18 +340,44 @@ def gaps(positions: list[int]) -> int:
 
 
 async def test_a_role_outlives_the_session_that_it_was_claimed_by(
-    postgres_server: PostgresServer, outside: asyncpg.Connection[Any]
+    postgres_server: PostgresServer, outside: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The holder comes back at once; whoever asks meanwhile gives him the time for it."""
+    """The holder comes back, not at once; whoever asks meanwhile gives him the time for it."""
+    monkeypatch.setattr(postgres_session, "RETURN_AFTER_START_S", 0.0)
     async with stores_of(postgres_server.url(), 2) as [store, other]:
         assert await store.claim("workers")
-        for _ in range(5):
-            pid = cast(PostgresStore, store)._session._pid  # type: ignore[union-attr]
+        session = open_late(store, 0.1)
+        for _ in range(3):
+            pid = session._pid
             await outside.fetchval("SELECT pg_terminate_backend($1)", pid)
+            while session._pid == pid:
+                assert not await other.claim("workers")
             assert not await other.claim("workers")
             assert await store.claim("workers")
-        await store.release("workers")
+        await until(lambda: releases(store))
         assert await other.claim("workers")
+
+
+def open_late(store: Store, pause_s: float) -> Session:
+    """Have the store's session opened again only after a pause."""
+    session = cast(PostgresStore, store)._session
+    assert session is not None
+    opened = session._opened
+
+    async def late() -> Connection:
+        await asyncio.sleep(pause_s)
+        return await opened()
+
+    session._opened = late  # type: ignore[method-assign]
+    return session
+
+
+async def releases(store: Store) -> bool:
+    try:
+        await store.release("workers")
+    except NotReady:
+        return False
+    return True
 
 
 async def test_a_role_that_was_lost_while_its_holder_was_cut_off_is_not_his_any_more(
@@ -378,11 +416,14 @@ async def refuses(store: Store) -> bool:
 async def test_after_a_restart_of_the_server_no_living_holder_loses_a_role(own_server: PostgresServer) -> None:
     async with stores_of(own_server.url(), 2) as [store, other]:
         assert await store.claim("workers")
+        session = open_late(store, 1.0)  # Longer than RETURN_S.
+        pid = session._pid
         await own_server.restart("immediate")
         await until(lambda: answers(other))
-        assert not await other.claim("workers")
+        while session._pid == pid:
+            assert not await claims(other)
         await until(lambda: claims(store))
-        assert not await other.claim("workers")
+        assert not await claims(other)
 
 
 async def claims(store: Store) -> bool:
