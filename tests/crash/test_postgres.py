@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.crash import test_kills, test_takeover, test_writers
-from tests.crash.experiment import finish, sizes
+from tests.crash.experiment import FULL_S, finish, full, sizes
 from tests.crash.lab import Lab, laboratory, questions_of, report
 from tests.servers_postgres import PostgresServer, postgres
 
@@ -31,27 +31,30 @@ def own_server() -> Iterator[PostgresServer]:
         yield server
 
 
-@sizes(4, 300)
+@sizes(2, 300)
 async def test_kills_at_random_times(size: int, lab: Lab) -> None:
     await test_kills.test_kills_at_random_times(size, lab)
 
 
-@sizes((2, 1), (4, 10))
-async def test_zombies(size: tuple[int, int], lab: Lab) -> None:
-    await test_takeover.test_zombies(size, lab)
+@full
+@pytest.mark.timeout(FULL_S)
+async def test_zombies(lab: Lab) -> None:
+    await test_takeover.test_zombies((4, 10), lab)
 
 
-@sizes(("short", 1.0), ("full", 30.0))
-async def test_eight_writers(size: tuple[str, float], lab: Lab) -> None:
-    await test_writers.test_eight_writers_share_one_file(size, lab)
+@full
+@pytest.mark.timeout(FULL_S)
+async def test_eight_writers(lab: Lab) -> None:
+    await test_writers.test_eight_writers_share_one_file(("full", 30.0), lab)
 
 
-@sizes(30, 3000)
-async def test_lost_replies(size: int, lab: Lab) -> None:
-    await test_writers.test_lost_replies(size, lab)
+@full
+@pytest.mark.timeout(FULL_S)
+async def test_lost_replies(lab: Lab) -> None:
+    await test_writers.test_lost_replies(3000, lab)
 
 
-@sizes(2, 40)
+@sizes(1, 40)
 async def test_the_server_is_killed_while_processes_work(size: int, tmp_path: Path, own_server: PostgresServer) -> None:
     """The processes go on by themselves when it is back; clients repeat what they were not told."""
     async with laboratory(tmp_path, url=own_server.url()) as lab:

@@ -59,7 +59,7 @@ async def test_a_server_that_is_killed_under_load_costs_nothing_that_was_told(ow
     load = Load()
     async with stores_of(own_server.url(), 3) as stores:
         async with writing(load, stores):
-            for _ in range(3):
+            for _ in range(2):
                 before = load.told.total()
                 await until(lambda before=before: load.told.total() > before + 30)  # type: ignore[misc]
                 await own_server.restart("immediate")

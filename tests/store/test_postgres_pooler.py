@@ -1,4 +1,4 @@
-"""Behind a pooler in transaction mode the store keeps the contract of its log and its keys, and leases its roles."""
+"""Behind a pooler in transaction mode the store keeps the contract of its log, and leases its roles."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from journeyman.errors import NotReady
 from journeyman.store import Store, open_store, postgres_session
 from journeyman.store.postgres import PostgresStore
 from journeyman.testing.contract import fill
-from journeyman.testing.keys_contract import KeysContract
 from journeyman.testing.log_contract import LogContract
 from tests.postgres_pooler import Pooler, pooler
 from tests.servers_postgres import PostgresServer
 
 
-class TestPooledStore(LogContract, KeysContract):
+class TestPooledStore(LogContract):
     has_turns = True
 
     @pytest_asyncio.fixture(autouse=True)
@@ -50,7 +49,11 @@ async def test_each_call_has_another_session(pooled: Pooler, postgres_server: Po
     before = pooled.transactions
     for number in range(8):
         await fill(store, 1, after=number)
-    assert pooled.transactions >= before + 8
+        revision = await store.keys.put("a", b"1")
+        assert await store.keys.put("a", b"2", expect=revision)
+    await store.blobs.save("a", [b"1"])
+    assert await store.blobs.load("a") == b"1"
+    assert pooled.transactions >= before + 24
     await store.close()
 
 
