@@ -189,7 +189,8 @@ async def test_a_foreign_transaction_that_only_reads_is_in_nobodys_way(
 async def test_a_foreign_transaction_that_holds_a_lock_is_waited_for_only_so_long(
     postgres_server: PostgresServer, outside: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch, lock: str
 ) -> None:
-    monkeypatch.setitem(postgres_link._SETTINGS, "lock_timeout", "100")
+    shorter = str(int(postgres_link._SETTINGS["lock_timeout"]) // 40)
+    monkeypatch.setitem(postgres_link._SETTINGS, "lock_timeout", shorter)
     async with stores_of(postgres_server.url("held"), 1) as [store]:
         after = await store.log.head()
         async with outside.transaction():
@@ -368,7 +369,7 @@ def open_late(store: Store, pause_s: float) -> Session:
         await asyncio.sleep(pause_s)
         return await opened()
 
-    session._opened = late  # type: ignore[method-assign]
+    session._opened = late
     return session
 
 

@@ -66,14 +66,10 @@ class PostgresStore:
         # Its transaction is the turn itself.
         self._turn = Link(address, self._connect, begin=None)
         holder = uuid4().hex
-        log = PostgresLog(address, self._reader, self._writer, self._turn, self._last)
-        self._session: Session | None = None
-        self._roles: Roles = Leases(address, holder, self._reader)
-        if not address.pooled:
-            self._roles = self._session = Session(address, holder, self._connect, on_news=log.watch.tell)
-        log.listen_with(self._session)
-        self._log = log
-        self.log: MessageLog = log
+        self._session = None if address.pooled else Session(address, holder, self._connect, on_news=self._tell)
+        self._roles: Roles = self._session or Leases(address, holder, self._reader)
+        self._log = PostgresLog(address, self._reader, self._writer, self._turn, self._session, self._last)
+        self.log: MessageLog = self._log
         self.keys: KeyValue = PostgresKeys(address, self._reader)
         self.blobs: Blobs = PostgresBlobs(address, self._reader)
 
@@ -115,6 +111,9 @@ class PostgresStore:
             connection.terminate()
             raise
         return connection
+
+    def _tell(self) -> None:
+        self._log.watch.tell()
 
     async def claim(self, role: str) -> bool:
         return await self._roles.claim(role)
@@ -187,7 +186,9 @@ class _LastSeen:
 class PostgresLog:
     """The message log: the table `messages`."""
 
-    def __init__(self, address: Address, reader: Link, writer: Link, turn: Link, last: _LastSeen) -> None:
+    def __init__(
+        self, address: Address, reader: Link, writer: Link, turn: Link, session: Session | None, last: _LastSeen
+    ) -> None:
         self._sql = Statements(address.schema)
         self._queue = address.lock_key("writers")
         self._reader, self._writer, self._turn = reader, writer, turn
@@ -195,15 +196,8 @@ class PostgresLog:
         self._turns = asyncio.Lock()
         self._turn_held = False
         self.watch = Watch(self.head, look_s=LOOK_UNTOLD_S if address.pooled else LOOK_S)
-        self._session: Session | None = None
-        self._notifier = Notifier(reader, address.channel)
-        self._channel = address.channel
-
-    def listen_with(self, session: Session | None) -> None:
-        """Hear of others' appends, and tell of one's own, by this session; None behind a pooler."""
         self._session = session
-        if session is not None:
-            self._notifier = Notifier(session.link, self._channel)
+        self._notifier = Notifier(reader if session is None else session.link, address.channel)
 
     async def head(self) -> int:
         return cast(int, await self._reader.call(lambda connection: connection.fetchval(self._sql["head"])))

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Final, Protocol, cast
 
 from journeyman.errors import StoreError
@@ -73,8 +74,8 @@ class Session:
         self._keeping: asyncio.Task[None] | None = None
         self._closed = False
         self._pid = 0
-        #: The roles that were claimed and not given back, and those of them that this very session has the locks of.
-        #: What is in between is claimed again and again: another may have had it for a moment only.
+        #: The roles that were claimed and not given back, and those that this very session has the locks of, which only
+        #: the calls change that take and give them. What is not locked is claimed again and again.
         self._roles: set[str] = set()
         self._locked: set[str] = set()
 
@@ -85,23 +86,31 @@ class Session:
 
     async def claim(self, role: str) -> bool:
         self.keep()
-        if role in self._locked and not self._lost.is_set():
+        had = role in self._roles
+        if had and role in self._locked:
             return True
-        found = await self.link.call(lambda connection: self._claim(connection, role, left_before=False))
+        self._roles.add(role)
+        try:
+            is_ours = await self._try_claim(role)
+        except BaseException:
+            if not had:  # Nobody knows whether it was claimed, and nobody would give it back.
+                self._roles.discard(role)
+                self.link.post(partial(self._release, role=role))
+            raise
+        if not is_ours:
+            self._roles.discard(role)
+        return is_ours
+
+    async def _try_claim(self, role: str) -> bool:
+        found = await self.link.call(partial(self._claim, role=role, left_before=False))
         if found == "left":
             await asyncio.sleep(RETURN_S)
-            found = await self.link.call(lambda connection: self._claim(connection, role, left_before=True))
-        self._note(role, found)
-        if found not in ("held", "waiting"):
-            self._roles.discard(role)
-            return False
-        self._roles.add(role)
-        return True
+            found = await self.link.call(partial(self._claim, role=role, left_before=True))
+        return found in ("held", "waiting")
 
     async def release(self, role: str) -> None:
         self._roles.discard(role)
-        self._locked.discard(role)
-        await self.link.call(lambda connection: self._release(connection, role))
+        await self.link.call(partial(self._release, role=role))
 
     async def close(self) -> None:
         self._closed = True
@@ -128,44 +137,50 @@ class Session:
 
     async def _open(self) -> Connection:
         connection = await self._opened()
-        connection.add_termination_listener(self._note_loss)
-        self._pid = connection.get_server_pid()
-        self._lost.clear()
-        self._locked.clear()
-        await connection.add_listener(self._address.channel, self._note_news)
-        await self._claim_again(connection)
+        try:
+            self._pid = connection.get_server_pid()
+            self._lost.clear()
+            self._locked.clear()
+            connection.add_termination_listener(partial(self._note_loss, self._pid))
+            await connection.add_listener(self._address.channel, self._note_news)
+            await self._claim_again(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         self._on_news()  # What came while nobody listened.
         return connection
 
     async def _ping(self, connection: Connection) -> None:
-        if self._roles == self._locked:
+        if self._roles <= self._locked:
             await connection.execute("SELECT")
         else:
             await self._claim_again(connection)
 
     async def _claim_again(self, connection: Connection) -> None:
         for role in self._roles - self._locked:
-            self._note(role, await self._claim(connection, role, left_before=False))
+            await self._claim(connection, role=role, left_before=False)
 
-    async def _claim(self, connection: Connection, role: str, *, left_before: bool) -> str:
+    async def _claim(self, connection: Connection, *, role: str, left_before: bool) -> str:
+        if role in self._locked:  # A session could lock it twice, and would have to unlock it twice.
+            return "held"
         key, start_grace = self._address.lock_key(f"role {role}"), timedelta(seconds=RETURN_AFTER_START_S)
         found = await connection.fetchval(self._sql["claim"], role, key, self._holder, left_before, None, start_grace)
-        return cast(str, found)
-
-    async def _release(self, connection: Connection, role: str) -> None:
-        await connection.execute(self._sql["release"], role, self._address.lock_key(f"role {role}"), self._holder, True)
-
-    def _note(self, role: str, found: str) -> None:
         if found == "held":
             self._locked.add(role)
+        return cast(str, found)
+
+    async def _release(self, connection: Connection, *, role: str) -> None:
+        self._locked.discard(role)
+        await connection.execute(self._sql["release"], role, self._address.lock_key(f"role {role}"), self._holder, True)
 
     def _note_news(self, _connection: object, pid: int, _channel: str, _payload: object) -> None:
         if pid != self._pid:  # What this store itself tells is no news to it.
             self._on_news()
 
-    def _note_loss(self, _connection: object) -> None:
-        self._lost.set()
-        self._locked.clear()
+    def _note_loss(self, pid: int, _connection: object) -> None:
+        if pid == self._pid:  # The end of one that was dropped may be told when the next one is there.
+            self._lost.set()
+            self._locked.clear()
 
 
 class Leases:
@@ -182,7 +197,7 @@ class Leases:
     async def claim(self, role: str) -> bool:
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew(), name="journeyman: leases")
-        if await self._link.call(lambda connection: self._claim(connection, role)) != "held":
+        if await self._link.call(partial(self._claim, role=role)) != "held":
             self._roles.discard(role)
             return False
         self._roles.add(role)
@@ -190,7 +205,7 @@ class Leases:
 
     async def release(self, role: str) -> None:
         self._roles.discard(role)
-        await self._link.call(lambda connection: self._release(connection, role))
+        await self._link.call(partial(self._release, role=role))
 
     async def close(self) -> None:
         if self._renewing is not None:
@@ -206,16 +221,18 @@ class Leases:
             await asyncio.sleep(RENEW_S)
             for role in list(self._roles):
                 with suppress(StoreError):
-                    await self._link.call(lambda connection, role=role: self._claim(connection, role))  # type: ignore[misc]
+                    await self._link.call(partial(self._renew_one, role=role))
 
-    async def _claim(self, connection: Connection, role: str) -> str:
+    async def _renew_one(self, connection: Connection, *, role: str) -> None:
+        if role in self._roles:  # It may have been given back meanwhile.
+            await self._claim(connection, role=role)
+
+    async def _claim(self, connection: Connection, *, role: str) -> str:
         key, start_grace = self._address.lock_key(f"role {role}"), timedelta(seconds=RETURN_AFTER_START_S)
-        found = await connection.fetchval(
-            self._sql["claim"], role, key, self._holder, True, timedelta(seconds=LEASE_S), start_grace
-        )
+        lease = timedelta(seconds=LEASE_S)
+        found = await connection.fetchval(self._sql["claim"], role, key, self._holder, True, lease, start_grace)
         return cast(str, found)
 
-    async def _release(self, connection: Connection, role: str) -> None:
-        await connection.execute(
-            self._sql["release"], role, self._address.lock_key(f"role {role}"), self._holder, False
-        )
+    async def _release(self, connection: Connection, *, role: str) -> None:
+        key = self._address.lock_key(f"role {role}")
+        await connection.execute(self._sql["release"], role, key, self._holder, False)
