@@ -255,7 +255,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         "postgresql://me:s3cr@[host/db",
         "postgresql://me:s3cr@host/db?schema=Not-A-Name",
         "postgresql://me:s3cr@host/db?pooler=session",
-        "postgresql://me:s3cr@host:1/db?sslmode=s3cr-nonsense",
+        "postgresql://me:s3cr@host/db?port=s3cr",
         "postgresql://me:s3cr@127.0.0.1:1/db",
         "postgresql://me:s3cr@nowhere.invalid/db",
     ],
@@ -266,7 +266,7 @@ async def test_no_error_of_a_url_shows_its_password(url: str, caplog: pytest.Log
         await open_store(url)
     error: BaseException | None = raised.value
     while error is not None:
-        assert "s3cr" not in f"{error} {error!r}" or "nonsense" in str(error)
+        assert "s3cr" not in f"{error} {error!r}"
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     assert "s3cr" not in caplog.text
 
