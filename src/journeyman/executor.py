@@ -390,15 +390,27 @@ class Executor:
             await self._catch_up()  # Before, so that less is left to do in the turn.
         before = self.position
         async with AsyncExitStack() as stack:
+            following = asyncio.create_task(self._follow(), name="journeyman: catch up before the turn")
             try:
                 async with asyncio.timeout(self._limits.conflict_s):
                     await stack.enter_async_context(self._log.turn())
             except TimeoutError:
                 raise Busy(f"Other writers held the store for {self._limits.conflict_s:g} s.") from None
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
             self._behind = True
             await self._catch_up()
             self._contended = self.position != before
             yield
+
+    async def _follow(self) -> None:
+        """Catch up again and again, on behalf of a step that waits: then there is less to do in its turn."""
+        while True:
+            self._wake.clear()
+            if self._behind:
+                await self._catch_up()
+            await self._wake.wait()
 
     async def _catch_up(self) -> None:
         before = self.position
