@@ -244,7 +244,7 @@ class PostgresLog:
 
     async def _append(self, records: Sequence[Record], after: int) -> int:
         """Append, if the head is `after`; return the head that was found."""
-        columns = list(zip(*map(msgspec.structs.astuple, records), strict=True))[1:] if records else [()] * 12
+        columns = _columns(records)
         queue = None if self._turn_held else self._queue
         try:
             head = await self._writer.call(
@@ -291,6 +291,18 @@ class PostgresLog:
     async def close(self) -> None:
         await self.watch.stop()
         await self._notifier.close()
+
+
+def _columns(records: Sequence[Record]) -> list[Sequence[object] | None]:
+    """The fields of all records, but for their positions; None for one that no record has.
+
+    The server takes nulls for what an array lacks, and the driver looks at each value that an array has, to find out
+    how deep it is nested.
+    """
+    if not records:
+        return [None] * (len(Record.__struct_fields__) - 1)
+    columns = list(zip(*map(msgspec.structs.astuple, records), strict=True))[1:]
+    return [None if column.count(None) == len(column) else column for column in columns]
 
 
 async def _give_turn(connection: Connection) -> None:
