@@ -22,6 +22,8 @@ SCHEMA_DEFAULT: Final = "journeyman"
 #: Names that need no quotes, and leave room for what is put before them: PostgreSQL cuts names off at 63 bytes.
 _SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,47}")
 
+PORT_MAX: Final = 65535
+
 #: Parameters of the driver that hold secrets.
 _SECRET: Final = ("password", "sslpassword")
 
@@ -102,8 +104,8 @@ def _check(parts: SplitResult) -> None:
     """
     for host in parts.netloc.rpartition("@")[2].split(","):
         port = host.rpartition("]")[2].partition(":")[2]
-        if port and not port.isdecimal():
-            raise ValueError("a port that is no number")
+        if port and not (port.isdecimal() and int(port) <= PORT_MAX):
+            raise ValueError("no port")
     if parts.fragment or "@" in parts.path + parts.query or parts.path.count("/") > 1:
         raise ValueError("characters that are not quoted")
 
