@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-SETTINGS = """
+SETTINGS = f"""
 [pytest]
+pythonpath = {Path(__file__).parent.parent}
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
 filterwarnings = error
