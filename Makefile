@@ -31,12 +31,24 @@ check: $(READY)  ## format, lint, types, layers: all that needs no running of te
 test: $(READY)  ## every test; some with: make test ARGS="tests/store -k order"
 	@$(BIN)/pytest $(ARGS)
 
+# The same experiments on the servers of the higher rungs, and those on the servers themselves, are a run of their own.
+SERVERS := tests/crash/test_postgres.py tests/crash/test_nats.py
+
 .PHONY: crash
-crash: $(READY)  ## the crash laboratory in full, up to 45 minutes; the same faults again with: make crash SEED=1
-	@mkdir -p build; rm -f build/crash.jsonl; touch build/crash.jsonl
-	@JOURNEYMAN_CRASH_REPORT=$(CURDIR)/build/crash.jsonl JOURNEYMAN_CRASH_SEED=$(SEED) \
-	  $(BIN)/pytest tests/crash -m crash $(ARGS); status=$$?; \
-	  $(BIN)/python -m tests.crash.report build/crash.jsonl $(if $(WRITE),--write $(WRITE)) && exit $$status
+crash: $(READY)  ## the crash laboratory in full, half an hour; the same faults again with: make crash SEED=1
+	@$(call laboratory,crash,tests/crash $(SERVERS:%=--ignore %))
+
+.PHONY: crash-servers
+crash-servers: $(READY)  ## the same on PostgreSQL and JetStream, whose servers are killed, too
+	@$(call laboratory,crash-servers,$(SERVERS))
+
+# What it counted is told at its end, kept in build/, and written into a document with WRITE=FILE.
+define laboratory
+mkdir -p build; rm -f build/$(1).jsonl; touch build/$(1).jsonl; \
+JOURNEYMAN_CRASH_REPORT=$(CURDIR)/build/$(1).jsonl JOURNEYMAN_CRASH_SEED=$(SEED) \
+  $(BIN)/pytest $(2) -m crash $(ARGS); status=$$?; \
+$(BIN)/python -m tests.crash.report build/$(1).jsonl $(if $(WRITE),--write $(WRITE)) && exit $$status
+endef
 
 .PHONY: bench
 bench: $(READY) $(BENCH_READY)  ## measure it beside its limits and peers; briefly with: make bench ARGS="--quick"
