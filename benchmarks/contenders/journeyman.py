@@ -156,7 +156,7 @@ def reaction(*, samples: int) -> Figures:
     async def run() -> Figures:
         worker = Reviews()
         async with app_with(worker).running(STORE) as app:
-            told_s = await _execute_now_and_then(lambda key: app.execute(AskReview(review_id=key)), samples)
+            told_s = await _execute_now_and_then(lambda key: _execute(app, AskReview(review_id=key)), samples)
             return _reaction_figures(told_s, worker.begun_s)
 
     return asyncio.run(run())
@@ -167,7 +167,7 @@ def reaction_by_function(*, samples: int) -> Figures:
 
     async def run() -> Figures:
         async with App(features=[letters], snapshot_every=None).running(STORE) as app:
-            told_s = await _execute_now_and_then(lambda key: app.execute(SendLetter(letter_id=key)), samples)
+            told_s = await _execute_now_and_then(lambda key: _execute(app, SendLetter(letter_id=key)), samples)
             return _reaction_figures(told_s, letters_begun_s)
 
     return asyncio.run(run())
@@ -183,7 +183,7 @@ def reaction_elsewhere(*, samples: int) -> Figures:
         assert performer.stdout is not None
         await performer.stdout.readline()
         async with app_with(Reviews()).running(STORE, workers=False) as app:
-            told_s = await _execute_now_and_then(lambda key: app.execute(AskReview(review_id=key)), samples)
+            told_s = await _execute_now_and_then(lambda key: _execute(app, AskReview(review_id=key)), samples)
         output, _ = await performer.communicate(b"")  # which closes its input
         return _reaction_figures(told_s, json.loads(output))
 
