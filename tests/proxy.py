@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 
 class Proxy:
-    """Forwards connections to a port of 127.0.0.1. `port` is its own."""
+    """Forwards connections to a port of 127.0.0.1. `port` is its own.
 
-    def __init__(self, target: int) -> None:
+    With `tls`, it speaks PostgreSQL's TLS with clients in the server's place (docs.postgresql.org, "SSL Session
+    Encryption"): the server that the tests have is built without.
+    """
+
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         self._target = target
+        self._tls = tls
         self.port = 0
         self._connections: list[_Connection] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,20 +46,27 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        # Streams would log these as errors of this server's; the last ones are of clients that do not trust it.
+        with suppress(asyncio.CancelledError, asyncio.IncompleteReadError, OSError):
+            if self._tls is not None:
+                await reader.readexactly(8)  # The request for it.
+                writer.write(b"S")
+                await writer.start_tls(self._tls)
+            await self._forward(reader, writer)
+        writer.transport.abort()
+        self._tasks.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
         connection = _Connection()
         self._connections.append(connection)
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
         try:
             await asyncio.gather(
                 connection.pump(reader, there_writer, connection.said), connection.pump(there_reader, writer, None)
             )
-        except asyncio.CancelledError:
-            return  # Streams would log it as an error of this server's.
         finally:
             self._connections.remove(connection)
-            for one in (writer, there_writer):
-                one.transport.abort()
-            self._tasks.discard(task)
+            there_writer.transport.abort()
 
 
 class _Connection:
@@ -75,9 +88,9 @@ class _Connection:
 
 
 @asynccontextmanager
-async def proxy(target: int) -> AsyncIterator[Proxy]:
+async def proxy(target: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
     """A running proxy to that port."""
-    made = Proxy(target)
+    made = Proxy(target, tls)
     server = await made.serve()
     try:
         yield made

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +24,7 @@ from journeyman.store.postgres import PostgresStore
 from journeyman.store.postgres_address import parse_address
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.store_contract import StoreContract
+from tests.proxy import proxy
 from tests.servers_postgres import PostgresServer, postgres
 
 PASSWORD = "s3cr=t/p@ss word"
@@ -294,6 +297,29 @@ async def test_a_password_opens_the_store_and_a_wrong_one_is_not_told(
         await open_store(url.replace("s3cr", "s3crx"))
     assert "s3cr" not in str(wrong.value)
     assert "s3cr" not in caplog.text
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+async def test_a_server_is_trusted_by_its_certificate(server_with_passwords: PostgresServer, tmp_path: Path) -> None:
+    ours, another = [await asyncio.to_thread(certificate, tmp_path / name) for name in ("ours", "another")]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ours, ours.with_suffix(".key"))
+    async with proxy(server_with_passwords.port, tls=context) as way:
+        url = server_with_passwords.tcp_url(port=way.port, sslmode="verify-full", sslrootcert=str(ours))
+        store = await open_store(url.replace("postgres@", f"postgres:{QUOTED}@"))
+        await fill(store, 1)
+        await store.close()
+        with pytest.raises(NotReady, match="CERTIFICATE_VERIFY_FAILED"):
+            await open_store(url.replace(str(ours), str(another)))
+
+
+def certificate(path: Path) -> Path:
+    """Make a certificate for 127.0.0.1 that vouches for itself; its key lies beside it."""
+    path = path.with_suffix(".crt")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make, *names, "-keyout", path.with_suffix(".key"), "-out", path], check=True, capture_output=True)
+    return path
 
 
 # How it does it.

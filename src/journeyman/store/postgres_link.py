@@ -99,6 +99,8 @@ async def connect(address: Address) -> Connection:
             statement_cache_size=0 if address.pooled else 100,
             max_cached_statement_lifetime=0,
         )
+    except OSError:
+        raise  # A certificate that is not trusted is a ValueError, too.
     except (ValueError, asyncpg.ClientConfigurationError):
         # Its text may quote the URL, and with it the password.
         raise NotReady(f"The driver does not understand the store's URL {address.url}: correct its options.") from None
