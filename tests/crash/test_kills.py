@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.crash.app import EATS, EXITS, KILLS
+from tests.crash.app import EATS, EXITS, HANGS_ONCE, KILLS
 from tests.crash.experiment import finish, sizes
 from tests.crash.lab import ENDS, PATIENCE_S, Lab, questions_of, report
 from tests.crash.process import EXIT_BY_JOB, POINTS
@@ -21,6 +21,9 @@ BACKLOG_MAX: Final = 100
 
 #: So many attempts that hardly any job is killed in all of them by chance.
 ATTEMPTS: Final = 10
+
+#: A question whose first call the service leaves without an answer.
+AIMED_AT: Final = f"{HANGS_ONCE}-last"
 
 
 @sizes(9, 700)
@@ -51,13 +54,22 @@ async def test_kills_at_random_times(size: int, lab: Lab) -> None:
         group.create_task(put_again_and_again())
         for _ in range(WORKERS):
             group.create_task(kill_again_and_again())
+    await _kill_within_a_call(lab)
     await finish(lab, attempts=ATTEMPTS)
     # One that is killed twice in its last attempt is parked, rightly; the checker knows its charges.
     findings = await lab.findings(attempts_max=ATTEMPTS, parked_allowed=lab.acknowledged)
-    report("kill -9 at random times", lab, findings, fired=killed, fault="processes killed")
+    report("kill -9 at random times", lab, findings, fired=killed + 1, fault="processes killed")
     assert findings.broken == {}
     assert findings.jobs == len(lab.acknowledged)
     assert findings.instances_lost > 0, "no kill met an attempt"
+
+
+async def _kill_within_a_call(lab: Lab) -> None:
+    """Few kills at random times may all miss the attempts, so that one more is aimed at them."""
+    process = await lab.start(attempts=ATTEMPTS)
+    await lab.put([(AIMED_AT, AIMED_AT)])
+    await lab.until_called([AIMED_AT], 1)
+    assert await lab.kill(process) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("point", POINTS)
