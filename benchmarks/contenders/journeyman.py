@@ -136,7 +136,7 @@ def queries(*, count: int, rows: int) -> Figures:
 
 def http(*, connections: int, count: int) -> Figures:
     """Clients that send commands over HTTP, from another process."""
-    from journeyman.doors.http import serving  # Here, so that no other row pays for loading a web framework.
+    from journeyman.doors.serving import serving  # Here, so that no other row pays for loading a web framework.
 
     async def run() -> Figures:
         app = plain_app()

@@ -13,7 +13,7 @@ import httpx2
 from msgspec import Meta, Struct, field
 
 from journeyman import App, Command, Feature, Message, NotFound, Query, Rejected, State, Store, Table
-from journeyman.doors.http import serving
+from journeyman.doors.serving import serving
 from journeyman.executor import Limits
 
 JSON = {"content-type": "application/json"}

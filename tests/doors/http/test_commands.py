@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from journeyman.doors.http.bodies import DEPTH_MAX
+from journeyman.doors.web.bodies import DEPTH_MAX
 from journeyman.message import BODY_BYTES_MAX
 from tests.doors.http.shop import JSON, make_app, place, problem, raw, shop
 
@@ -268,7 +268,7 @@ async def test_a_command_without_fields_needs_an_empty_object() -> None:
 
 
 async def test_a_body_that_does_not_arrive_in_time_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("journeyman.doors.http.bodies.BODY_S_MAX", 0.05)
+    monkeypatch.setattr("journeyman.doors.web.bodies.BODY_S_MAX", 0.05)
     head = b"POST /commands/shop/touch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     async with shop() as client:
         answer = await raw(str(client.base_url), head + b"Connection: close\r\nContent-Length: 2\r\n\r\n{")

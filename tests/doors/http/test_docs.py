@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from journeyman.doors.http import bodies, log, problems, protocol, query_strings, server, wrong_fields
+from journeyman.doors import serving
+from journeyman.doors.http import log
 from journeyman.doors.http.openapi import describe
+from journeyman.doors.web import bodies, problems, protocol, query_strings, streams, wrong_fields
 from journeyman.message import BODY_BYTES_MAX
 from tests.doors.http.shop import make_app
 
@@ -28,7 +30,7 @@ def test_every_problem_is_in_it() -> None:
 
 
 def test_every_header_is_in_it() -> None:
-    source = "\n".join(path.read_text() for path in Path(server.__file__).parent.glob("*.py"))
+    source = "\n".join(path.read_text() for path in Path(log.__file__).parent.parent.rglob("*.py"))
     own = set(re.findall(r"journeyman-(?:at-least|position|age|[a-z-]+)(?=\")", source.lower()))
     for header in {*own, "idempotency-key", "last-event-id", "retry-after"}:
         assert f"`{header}" in DOCS.lower(), header
@@ -43,9 +45,9 @@ def test_every_bound_is_in_it() -> None:
         query_strings.VALUES_MAX,
         wrong_fields.ERRORS_MAX,
         log.ANSWER_BYTES_MAX,
-        log.STREAMS_MAX,
-        server.CONNECTIONS_MAX,
-        server.GRACE_S,
+        streams.STREAMS_MAX,
+        serving.CONNECTIONS_MAX,
+        serving.GRACE_S,
     ]
     table = DOCS.partition("## Bounds")[2].partition("## Browsers")[0]
     assert [

@@ -13,7 +13,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from journeyman.doors.http import log, serving
+from journeyman.doors.http import log
+from journeyman.doors.serving import serving
+from journeyman.doors.web import streams
 from journeyman.message import Record
 from tests.doors.http.shop import client_of, make_app, place, problem, shop
 
@@ -135,7 +137,7 @@ async def test_a_stream_resumes_behind_the_last_event_whatever_its_path_says() -
 
 async def test_a_stream_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(log, "WAIT_S", 0.05)
+    monkeypatch.setattr(streams, "WAIT_S", 0.05)
     async with shop() as client, client.stream("GET", "/log/stream") as response:
         lines = response.aiter_lines()
         async with asyncio.timeout(30):

@@ -15,7 +15,7 @@ import pytest
 import starlette.applications  # noqa: F401  # the same
 import uvicorn
 
-from journeyman.doors.http.server import _Server
+from journeyman.doors.serving import _Server
 from tests.doors.http.shop import client_of, problem
 
 DOCS = Path(__file__).parents[3] / "docs" / "mounting.md"

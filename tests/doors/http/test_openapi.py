@@ -8,8 +8,8 @@ import jsonschema_rs
 import msgspec
 
 from journeyman import App, Command, Feature, State
-from journeyman.doors.http.exposed import exposed_commands, exposed_queries
 from journeyman.doors.http.openapi import describe
+from journeyman.doors.web.exposed import exposed_commands, exposed_queries
 from journeyman.examples.blog.app import app as blog
 from tests.doors.http.shop import make_app, shop
 

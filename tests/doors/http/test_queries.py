@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from journeyman.doors.http import serving
+from journeyman.doors.serving import serving
 from tests.doors.http.shop import client_of, make_app, place, problem, shop
 
 DEFAULTS: dict[str, Any] = {

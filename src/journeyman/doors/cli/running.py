@@ -19,8 +19,8 @@ from journeyman.doors.cli.opening import settings_of
 from journeyman.doors.cli.output import console, print_pairs
 from journeyman.errors import DefinitionError
 
-#: The HTTP door. It is loaded by name: doors don't import each other.
-HTTP_DOOR: Final = "journeyman.doors.http"
+#: What serves. It is loaded by name, and late: most commands don't need a web server.
+SERVING: Final = "journeyman.doors.serving"
 
 HOST_DEFAULT: Final = "127.0.0.1"
 PORT_DEFAULT: Final = 8000
@@ -54,10 +54,10 @@ def http_serving(host: str, port: int) -> Serving:
     """What serves an application at that address.
 
     Raises:
-        DefinitionError: the HTTP door, or something that it needs, is not installed.
+        DefinitionError: something that it needs is not installed.
     """
     try:
-        door = importlib.import_module(HTTP_DOOR)
+        door = importlib.import_module(SERVING)
     except ModuleNotFoundError as error:
         raise DefinitionError(f"Serving needs {error.name}, which is not installed.") from error
     serving: Serving = partial(door.serving, host=host, port=port)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from journeyman.app import App
-from journeyman.doors.http.guard import Receive, Scope, Send
+from journeyman.doors.web.guard import Receive, Scope, Send
 
 _encode = msgspec.json.Encoder().encode
 

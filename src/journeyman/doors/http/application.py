@@ -11,13 +11,14 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from journeyman.app import App
 from journeyman.doors.http import commands, queries
 from journeyman.doors.http.commands import ActorOf, command_handlers
-from journeyman.doors.http.exposed import exposed_commands, exposed_queries
-from journeyman.doors.http.guard import LOOPBACK_HOSTS, ASGIApp, Guard
 from journeyman.doors.http.health import health_handlers
 from journeyman.doors.http.listing import listing_handlers
-from journeyman.doors.http.log import Streams, log_handlers
+from journeyman.doors.http.log import log_handlers
 from journeyman.doors.http.openapi import openapi_handler
-from journeyman.doors.http.problems import (
+from journeyman.doors.http.queries import query_handlers
+from journeyman.doors.web.exposed import exposed_commands, exposed_queries
+from journeyman.doors.web.guard import LOOPBACK_HOSTS, ASGIApp, Guard
+from journeyman.doors.web.problems import (
     BAD_REQUEST,
     CONTENT_TYPE,
     METHOD_NOT_ALLOWED,
@@ -25,7 +26,7 @@ from journeyman.doors.http.problems import (
     Refused,
     refusal_of,
 )
-from journeyman.doors.http.queries import query_handlers
+from journeyman.doors.web.streams import Streams
 from journeyman.errors import UnknownName
 
 #: Up to how many known names an answer lists when a name is unknown.

@@ -11,12 +11,12 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.http.answers import JsonAnswer
-from journeyman.doors.http.bodies import parse, read_body
-from journeyman.doors.http.exposed import exposed_commands
-from journeyman.doors.http.guard import Scope
-from journeyman.doors.http.headers import idempotency_key, require_json
-from journeyman.doors.http.problems import NOT_JSON, Refused
-from journeyman.doors.http.wrong_fields import WrongFields
+from journeyman.doors.web.bodies import parse, read_body
+from journeyman.doors.web.exposed import exposed_commands
+from journeyman.doors.web.guard import Scope
+from journeyman.doors.web.headers import idempotency_key, require_json
+from journeyman.doors.web.problems import NOT_JSON, Refused
+from journeyman.doors.web.wrong_fields import WrongFields
 from journeyman.feature import Command, CommandType
 
 #: Who sends a command: of the ASGI scope, where the application that the door is mounted in may have left it.

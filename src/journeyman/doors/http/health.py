@@ -10,8 +10,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.http.answers import JsonAnswer
-from journeyman.doors.http.log import Streams
-from journeyman.doors.http.problems import NOT_READY, NOT_RUNNING, busy
+from journeyman.doors.web.problems import NOT_READY, NOT_RUNNING, busy
+from journeyman.doors.web.streams import Streams
 
 #: How long the state may take to answer while the application counts as ready, in seconds.
 READY_S: Final = 1.0

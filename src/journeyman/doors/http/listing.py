@@ -10,7 +10,7 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from journeyman.doors.http.answers import JsonAnswer
-from journeyman.doors.http.exposed import exposed_commands, exposed_queries, result_type
+from journeyman.doors.web.exposed import exposed_commands, exposed_queries, result_type
 from journeyman.feature import Catalog, CommandType, QueryType
 
 

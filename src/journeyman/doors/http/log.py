@@ -14,9 +14,10 @@ from litestar.response import Stream
 
 from journeyman.app import App
 from journeyman.doors.http.answers import JsonAnswer, freshness
-from journeyman.doors.http.headers import POSITION_MAX, position
-from journeyman.doors.http.problems import busy
-from journeyman.doors.http.query_strings import QueryStringReader
+from journeyman.doors.web.headers import POSITION_MAX, position
+from journeyman.doors.web.problems import busy
+from journeyman.doors.web.query_strings import QueryStringReader
+from journeyman.doors.web.streams import STREAMS_MAX, Streams
 from journeyman.errors import JourneymanError
 from journeyman.message import Record
 
@@ -26,14 +27,8 @@ ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
 #: How many messages are read from the store at a time.
 READ_LIMIT: Final = 100
 
-#: How many streams may be open at a time.
-STREAMS_MAX: Final = 100
-
 #: After how long without messages a stream says that it lives, in seconds.
 HEARTBEAT_S: Final = 15.0
-
-#: How long one wait for the log's growth is, in seconds: then the stream sees whether the application still runs.
-WAIT_S: Final = 1.0
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -66,33 +61,6 @@ class LogEntry(msgspec.Struct, frozen=True):
     correlation_id: str
     causation_id: str | None
     actor: str | None
-
-
-class Streams:
-    """The open streams: counted, and ended together."""
-
-    def __init__(self) -> None:
-        self.open = 0
-        self._ending = asyncio.Event()
-
-    @property
-    def ending(self) -> bool:
-        return self._ending.is_set()
-
-    def end(self) -> None:
-        """Let every stream come to its end. None begins after that."""
-        self._ending.set()
-
-    async def wait(self, app: App, after: int) -> None:
-        """Return when the log may be longer than `after`, after a second, or when the streams are to end."""
-        growth = asyncio.ensure_future(app.store.log.wait(after, WAIT_S))
-        ending = asyncio.ensure_future(self._ending.wait())
-        try:
-            await asyncio.wait({growth, ending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            growth.cancel()
-            ending.cancel()
-            await asyncio.gather(growth, ending, return_exceptions=True)
 
 
 def log_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:

@@ -14,12 +14,12 @@ from journeyman import WorkerStatus
 from journeyman.doors.http import commands, queries
 from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.commands import Recorded
-from journeyman.doors.http.exposed import exposed_commands, exposed_queries, result_type
-from journeyman.doors.http.guard import MOUNTED_AT
 from journeyman.doors.http.listing import CommandListing, QueryListing, description_of
 from journeyman.doors.http.log import LogEntry, LogRange, StreamStart
-from journeyman.doors.http.problems import CONTENT_TYPE, Problem
-from journeyman.doors.http.query_strings import QueryStringReader
+from journeyman.doors.web.exposed import exposed_commands, exposed_queries, result_type
+from journeyman.doors.web.guard import MOUNTED_AT
+from journeyman.doors.web.problems import CONTENT_TYPE, Problem
+from journeyman.doors.web.query_strings import QueryStringReader
 from journeyman.feature import Catalog
 from journeyman.pending import TEXT_LENGTH_MAX
 

@@ -9,9 +9,9 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.http.answers import JsonAnswer, freshness
-from journeyman.doors.http.exposed import exposed_queries
-from journeyman.doors.http.headers import position
-from journeyman.doors.http.query_strings import QueryStringReader
+from journeyman.doors.web.exposed import exposed_queries
+from journeyman.doors.web.headers import position
+from journeyman.doors.web.query_strings import QueryStringReader
 from journeyman.feature import QueryType
 
 PREFIX: Final = "/queries/"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from journeyman.doors.http.guard import host_of
-from journeyman.doors.http.protocol import HEAD_BYTES_MAX
+from journeyman.doors.web.guard import host_of
+from journeyman.doors.web.protocol import HEAD_BYTES_MAX
 from tests.doors.http.shop import JSON, place, problem, raw, shop
 
 GOOD = {"order_id": "a", "number": 1}

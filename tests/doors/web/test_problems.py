@@ -7,8 +7,8 @@ import inspect
 import pytest
 
 from journeyman import errors
-from journeyman.doors.http import problems
-from journeyman.doors.http.problems import KINDS, refusal_of
+from journeyman.doors.web import problems
+from journeyman.doors.web.problems import KINDS, refusal_of
 
 CASES = [
     (errors.Invalid("a/b", ["x", "y"]), 422, "invalid", None),

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from itertools import accumulate
 from typing import Any, Final, NoReturn
 
-from journeyman.doors.http.headers import header
-from journeyman.doors.http.problems import BAD_REQUEST, BODY_TIMEOUT, NOT_JSON, TOO_LARGE, Refused
+from journeyman.doors.web.headers import header
+from journeyman.doors.web.problems import BAD_REQUEST, BODY_TIMEOUT, NOT_JSON, TOO_LARGE, Refused
 from journeyman.message import BODY_BYTES_MAX
 
 #: How deep arrays and objects may be nested: far below what would exhaust the stack of any reader of the log.

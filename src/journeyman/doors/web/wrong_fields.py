@@ -12,7 +12,7 @@ import jsonschema_rs
 import msgspec
 from jsonschema_rs import ValidationErrorKind as Wrong
 
-from journeyman.doors.http.problems import INVALID, FieldError, Refused
+from journeyman.doors.web.problems import INVALID, FieldError, Refused
 
 #: How many wrong fields one answer names.
 ERRORS_MAX: Final = 100

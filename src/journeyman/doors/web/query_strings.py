@@ -10,8 +10,8 @@ import msgspec
 from msgspec import inspect
 from msgspec.structs import FieldInfo
 
-from journeyman.doors.http.problems import BAD_QUERY_STRING, FieldError, Refused
-from journeyman.doors.http.wrong_fields import ERRORS_MAX, pointer, refuse, sentence
+from journeyman.doors.web.problems import BAD_QUERY_STRING, FieldError, Refused
+from journeyman.doors.web.wrong_fields import ERRORS_MAX, pointer, refuse, sentence
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 

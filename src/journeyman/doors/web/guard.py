@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
-from journeyman.doors.http.headers import header
-from journeyman.doors.http.problems import (
+from journeyman.doors.web.headers import header
+from journeyman.doors.web.problems import (
     BAD_HEADER,
     CONTENT_TYPE,
     FOREIGN_ORIGIN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from journeyman.doors.http.problems import BAD_HEADER, NOT_JSON_TYPE, Refused
+from journeyman.doors.web.problems import BAD_HEADER, NOT_JSON_TYPE, Refused
 from journeyman.pending import TEXT_LENGTH_MAX
 
 #: The greatest position that a store can hold.

@@ -13,9 +13,9 @@ import uvicorn
 
 from journeyman.app import App
 from journeyman.doors.http.application import build
-from journeyman.doors.http.guard import LOOPBACK_HOSTS
-from journeyman.doors.http.log import Streams
-from journeyman.doors.http.protocol import BoundedProtocol
+from journeyman.doors.web.guard import LOOPBACK_HOSTS
+from journeyman.doors.web.protocol import BoundedProtocol
+from journeyman.doors.web.streams import Streams
 from journeyman.errors import DefinitionError, JourneymanError
 
 #: How long answers under way may take to end at the exit, in seconds; then their connections are closed.

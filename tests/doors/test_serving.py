@@ -9,7 +9,8 @@ import socket
 import pytest
 
 from journeyman import DefinitionError, JourneymanError
-from journeyman.doors.http import server, serving
+from journeyman.doors import serving as server
+from journeyman.doors.serving import serving
 from tests.doors.http.shop import client_of, make_app, raw
 
 
