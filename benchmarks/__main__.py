@@ -17,6 +17,7 @@ from benchmarks.machine import about
 from benchmarks.results import RowResult
 from benchmarks.rows import FULL, QUICK, Contender, Row, rows
 from benchmarks.runs import PEERS_PYTHON, ROOT, Failed, Workplace
+from benchmarks.servers import Servers
 
 ROUNDS = 5
 
@@ -50,8 +51,8 @@ def main(
         return
     directory.mkdir(parents=True, exist_ok=True)
     rounds = 1 if quick else rounds
-    with tempfile.TemporaryDirectory(dir=directory, prefix="benchmark-") as folder:
-        workplace = Workplace(Path(folder))
+    with tempfile.TemporaryDirectory(dir=directory, prefix="benchmark-") as folder, Servers(Path(folder)) as servers:
+        workplace = Workplace(Path(folder), servers)
         environment = about(Path(folder), rounds=rounds, quick=quick)
         measured, durable = _measure(console, workplace, chosen, rounds)
     report.show(console, measured, durable, environment)
@@ -106,7 +107,18 @@ def _measure(
                     progress.update(bar, description=f"{result.row.name}: {contender.name}")
                     _run(workplace, result, contender, number)
                     progress.advance(bar)
-    return measured, durable
+    return measured, durable + _told(measured)
+
+
+def _told(measured: list[RowResult]) -> list[durability.Durability]:
+    """What those on servers have said of their connections."""
+    found = [
+        durability.told(contender, next(iter(result.rounds[contender.name].values())))
+        for result in measured
+        for contender in result.row.contenders
+        if contender.name in result.rounds
+    ]
+    return [one for one in found if one is not None]
 
 
 def _checked(chosen: list[Row]) -> list[Contender]:

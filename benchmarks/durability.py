@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from benchmarks.load import Figures
 from benchmarks.rows import Contender
 from benchmarks.runs import Failed, Workplace
 
@@ -38,12 +39,16 @@ CHECKED: Final = (
 
 @dataclass(frozen=True)
 class Durability:
-    """How often a contender waits for the disk for one piece of work, by strace; and what its connection says."""
+    """How often a contender waits for the disk for one piece of work, by strace; and what its connection says.
+
+    On a server only the connection is asked: the server waits for the disk in its stead.
+    """
 
     name: str
     syncs: float | None
     settings: str
     failed: str = ""
+    server: str = ""
 
     @property
     def objection(self) -> str:
@@ -63,6 +68,14 @@ def check(workplace: Workplace, contender: Contender) -> Durability:
         return _checked(workplace, contender)
     except Failed as error:
         return Durability(contender.name, None, "failed", str(error))
+
+
+def told(contender: Contender, figures: Figures) -> Durability | None:
+    """What a contender on a server has told of its connection, with its figures; None if it has told nothing."""
+    settings = figures.get("durability")
+    if not contender.server or settings is None:
+        return None
+    return Durability(f"{contender.name} ({contender.work})", None, str(settings), server=contender.server)
 
 
 def _checked(workplace: Workplace, contender: Contender) -> Durability:

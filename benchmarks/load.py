@@ -25,6 +25,9 @@ WARM_UP = 5
 #: The pause of a caller who was told that the store is busy, before the next try, in seconds. It counts as latency.
 BUSY_PAUSE_S = 0.02
 
+#: The pause between two commands that each find the machine idle, in seconds.
+PAUSE_S = (0.02, 0.05)
+
 CONTENT = "Every accepted command is kept; every job gets one recorded answer."
 
 
@@ -67,9 +70,21 @@ def latency_figures(latencies_s: Sequence[float]) -> Figures:
     return {"p50_ms": cuts[49] * 1000, "p99_ms": cuts[98] * 1000}
 
 
-async def drive(execute: Callable[[Writing], Awaitable[object]], *, callers: int, count: int) -> Figures:
-    """Let so many callers execute `count` commands together, each waiting for one before it sends the next."""
-    sources = [writings(caller) for caller in range(callers)]
+async def drive(
+    execute: Callable[[Writing], Awaitable[object]],
+    *,
+    callers: int,
+    count: int,
+    first: int = 0,
+    ready: Callable[[], Awaitable[object]] | None = None,
+) -> Figures:
+    """Let so many callers execute `count` commands together, each waiting for one before it sends the next.
+
+    Args:
+        first: the number of the first caller, where several processes have some each.
+        ready: is awaited before the clock starts.
+    """
+    sources = [writings(caller) for caller in range(first, first + callers)]
     latencies_s: list[float] = []
 
     async def call(source: Iterator[Writing], times: int) -> None:
@@ -81,6 +96,8 @@ async def drive(execute: Callable[[Writing], Awaitable[object]], *, callers: int
 
     await asyncio.gather(*(call(source, WARM_UP) for source in sources))
     latencies_s.clear()
+    if ready is not None:
+        await ready()
     begun_s = time.perf_counter()
     await asyncio.gather(*(call(source, max(1, count // callers)) for source in sources))
     return command_figures(time.perf_counter() - begun_s, latencies_s)

@@ -14,8 +14,8 @@ import apsw
 
 from benchmarks.runs import PEERS_PYTHON, ROOT
 
-OWN = ("apsw", "msgspec", "litestar", "uvicorn", "httptools")
-PEERS = ("eventsourcing", "dbos", "huey", "SQLAlchemy")
+OWN = ("apsw", "asyncpg", "nats-py", "msgspec", "litestar", "uvicorn", "httptools")
+PEERS = ("eventsourcing", "dbos", "huey", "procrastinate", "SQLAlchemy")
 
 _ASK = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
 

@@ -63,6 +63,8 @@ def _durability_table(durability: Sequence[Durability]) -> Table:
 
 
 def _syncs(one: Durability) -> str:
+    if one.server:
+        return f"its {one.server} server does"
     if one.syncs is None:
         return "not counted" if one.failed else "not counted: no strace here"
     return f"{one.syncs:.2f} times"

@@ -33,7 +33,8 @@ class LogShape:
 class Contender:
     """One who does the work: a function of a module under `contenders`, in a process of its own.
 
-    `logs` are laid into its folder before, by file name. Peers run in their own environment.
+    `logs` are laid into its folder before, by file name. With a `server`, its store is a fresh place on one of that
+    kind. Peers run in their own environment.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
     logs: Mapping[str, LogShape] = field(default_factory=dict)
     spawned: bool = False
+    server: str = ""
 
     @property
     def is_peer(self) -> bool:
@@ -107,6 +109,10 @@ class Scale:
     grown_jobs: int = 5_000
     grown_replayed: int = 1_000_000
     grown_rows: int = 1_000
+    server_commands: int = 50_000
+    server_jobs: int = 5_000
+    server_peer_jobs: int = 1_000
+    cluster_commands: int = 20_000
 
 
 FULL = Scale()
@@ -137,10 +143,14 @@ QUICK = replace(
     grown_one_caller=200,
     grown_jobs=300,
     grown_replayed=30_000,
+    server_commands=4_000,
+    server_jobs=300,
+    server_peer_jobs=50,
+    cluster_commands=2_000,
 )
 
 #: The modules that need the peers' environment.
-PEERS: Final = frozenset({"eventsourcing", "dbos", "huey"})
+PEERS: Final = frozenset({"eventsourcing", "dbos", "huey", "procrastinate"})
 
 #: What a message may take of the memory to call it flat, in bytes: the noise of the measurement, and below any message.
 FLAT_BYTES: Final = 2.0
@@ -151,7 +161,8 @@ GROWTH: Final = 0.85
 
 def rows(scale: Scale) -> list[Row]:
     """All rows, in the order of the table."""
-    return [*_commands(scale), *_reading(scale), *_jobs(scale), _http(scale), *_footprint(scale), *_growth(scale)]
+    on_one_file = [*_commands(scale), *_reading(scale), *_jobs(scale), _http(scale), *_footprint(scale)]
+    return [*on_one_file, *_growth(scale), *_postgres(scale), *_jetstream(scale)]
 
 
 def _commands(scale: Scale) -> list[Row]:
@@ -254,6 +265,7 @@ def _jobs(scale: Scale) -> list[Row]:
             "Idle reaction: from the receipt to the job's beginning",
             (
                 _own("reaction", samples=scale.reactions),
+                _bare("the second of two commits", "reaction", samples=scale.reactions),
                 _own("reaction-by-function", "by a reaction", samples=scale.reactions),
             ),
             (Goal("p50_ms", 1.0, at_least=False), Goal("p99_ms", 10.0, at_least=False)),
@@ -347,6 +359,84 @@ def _growth(scale: Scale) -> list[Row]:
         over_logs("replay", "replay", "replay", times=lambda size: max(1, scale.grown_replayed // size)),
         over_logs("queries", "queries", "queries", count=scale.queries, rows=scale.grown_rows),
         over_logs("jobs", "jobs that wait", "jobs", jobs=True, count=scale.grown_jobs),
+    ]
+
+
+def _postgres(scale: Scale) -> list[Row]:
+    def on(name: str, module: str, work: str, **options: Any) -> Contender:
+        return Contender(name, module, work, options, server="postgresql")
+
+    together, jobs = {"callers": 256, "count": scale.server_commands}, scale.server_peer_jobs
+    alone = on("journeyman", "journeyman", "commands", **together)
+    return [
+        Row(
+            "postgres-commands",
+            "PostgreSQL: commands, 256 callers",
+            (
+                alone,
+                on("journeyman: four processes", "journeyman", "commands-together", processes=4, **together),
+                on("bare: group commit by unnest", "bare_postgres", "group-commit", **together),
+            ),
+            (
+                Goal("per_s", 0.5, than="bare: group commit by unnest"),
+                Goal("per_s", 0.8, than="journeyman", of="journeyman: four processes"),
+            ),
+        ),
+        Row(
+            "postgres-reaction",
+            "PostgreSQL: idle reaction",
+            (
+                on("journeyman: in another process", "journeyman", "reaction-elsewhere", samples=scale.reactions),
+                on("journeyman: in the same process", "journeyman", "reaction", samples=scale.reactions),
+            ),
+            (Goal("p50_ms", 5.0, at_least=False, of="journeyman: in another process"),),
+        ),
+        Row(
+            "postgres-jobs",
+            "PostgreSQL: jobs that wait",
+            (
+                on("journeyman", "journeyman", "jobs", count=scale.server_jobs),
+                on("procrastinate: 20 at a time", "procrastinate", "jobs", count=jobs, concurrency=20),
+                on("dbos: direct", "dbos", "direct", count=scale.peer_workflows),
+                on("dbos: queued", "dbos", "queued", count=scale.peer_workflows),
+            ),
+            (
+                Goal("per_s", 10, than="procrastinate: 20 at a time"),
+                Goal("per_s", 10, than="dbos: direct"),
+                Goal("per_s", 10, than="dbos: queued"),
+            ),
+        ),
+    ]
+
+
+def _jetstream(scale: Scale) -> list[Row]:
+    def on(name: str, module: str, work: str, **options: Any) -> Contender:
+        return Contender(name, module, work, options, server="nats")
+
+    return [
+        Row(
+            "jetstream-commands",
+            "JetStream, three replicas on one machine: commands, 256 callers",
+            (
+                on("journeyman", "journeyman", "commands", callers=256, count=scale.cluster_commands),
+                on("bare: atomic batches of 256", "bare_jetstream", "batches", count=scale.cluster_commands, size=256),
+            ),
+            (Goal("per_s", 0.5, than="bare: atomic batches of 256"),),
+        ),
+        Row(
+            "jetstream-reaction",
+            "JetStream, three replicas: idle reaction",
+            (
+                on("journeyman: in another process", "journeyman", "reaction-elsewhere", samples=scale.reactions),
+                on("journeyman: in the same process", "journeyman", "reaction", samples=scale.reactions),
+            ),
+            (Goal("p50_ms", 10.0, at_least=False, of="journeyman: in another process"),),
+        ),
+        Row(
+            "jetstream-jobs",
+            "JetStream, three replicas: jobs that wait",
+            (on("journeyman", "journeyman", "jobs", count=scale.server_jobs),),
+        ),
     ]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from benchmarks.load import Figures
 from benchmarks.rows import Contender, LogShape
+from benchmarks.servers import NoServer, Servers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -32,9 +33,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder on the disk that is measured, with the logs that were written for all rounds."""
+    """A folder on the disk that is measured, with the logs that were written for all rounds, and the servers."""
 
     folder: Path
+    servers: Servers
 
     def run(self, contender: Contender, *, before: Sequence[str] = ()) -> Figures:
         """Let a contender do its work once. `before` is put before its command line: a tracer, perhaps.
@@ -45,8 +47,17 @@ class Workplace:
         with TemporaryDirectory(dir=self.folder) as own:
             for name, shape in contender.logs.items():
                 self._lay(self._log(shape), Path(own), name)
+            store = {"BENCHMARK_STORE": self._place(contender)} if contender.server else {}
+            # What was copied, and what the last contender left behind, is not to be written at this one's expense.
+            os.sync()
             options = {**contender.options, **({"spawned_s": time.monotonic()} if contender.spawned else {})}
-            return _run(contender, options, folder=Path(own), before=before)
+            return _run(contender, options, folder=Path(own), before=before, variables=store)
+
+    def _place(self, contender: Contender) -> str:
+        try:
+            return self.servers.url(contender.server)
+        except NoServer as error:
+            raise Failed(f"{contender.name}: {error}") from error
 
     def prepare(self, contender: Contender) -> None:
         """Write the logs that a contender needs, unless they are there."""
@@ -67,13 +78,20 @@ class Workplace:
             shutil.copy(file, folder / file.name.replace("log.db", name, 1))
 
 
-def _run(contender: Contender, options: Mapping[str, Any], *, folder: Path, before: Sequence[str] = ()) -> Figures:
+def _run(
+    contender: Contender,
+    options: Mapping[str, Any],
+    *,
+    folder: Path,
+    before: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Figures:
     if contender.is_peer and not PEERS_PYTHON.exists():
         raise Failed(f"{contender.name}: the peers are not installed; `make bench` does that.")
     python = PEERS_PYTHON if contender.is_peer else Path(sys.executable)
     module = f"benchmarks.contenders.{contender.module}"
     command = [*before, str(python), "-m", module, contender.work, json.dumps(options)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
     environment.pop("JOURNEYMAN_STORE", None)
     try:
         finished = subprocess.run(  # noqa: S603  # our own contenders

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import subprocess
 import sys
 import threading
@@ -19,7 +20,18 @@ import apsw
 import msgspec
 import uuid_utils
 
-from benchmarks.load import Figures, Writing, drive, drive_in_place, main, post_id, resident_bytes
+from benchmarks.load import (
+    PAUSE_S,
+    Figures,
+    Writing,
+    drive,
+    drive_in_place,
+    latency_figures,
+    main,
+    post_id,
+    resident_bytes,
+    writings,
+)
 
 #: The most commands in one transaction, and records in one read: Journeyman's own bounds.
 BATCH_MAX = 1000
@@ -243,6 +255,24 @@ def jobs(*, count: int, concurrency: int) -> Figures:
     return {"per_s": count / asyncio.run(run()), "durability": log.durability}
 
 
+def reaction(*, samples: int) -> Figures:
+    """Two commits, one after the other, after a pause: how long the second one takes, which nobody could leave out."""
+    log, source = Log(), writings(0)
+    taken_s: list[float] = []
+
+    def execute() -> None:
+        write = write_of(next(source))
+        log.commit([log.judge(write, _encode(write))])
+
+    for _ in range(samples):
+        time.sleep(random.uniform(*PAUSE_S))
+        execute()
+        begun_s = time.perf_counter()
+        execute()
+        taken_s.append(time.perf_counter() - begun_s)
+    return latency_figures(taken_s) | {"durability": log.durability}
+
+
 def memory(*, many_rows: int, few_rows: int) -> Figures:
     """The memory of a dict with the rows, by the difference between many and few."""
     many, few = (_resident_after(log) for log in ("many.db", "few.db"))
@@ -269,6 +299,7 @@ if __name__ == "__main__":
             "replay": replay,
             "queries": queries,
             "jobs": jobs,
+            "reaction": reaction,
             "memory": memory,
             "resident": resident,
         }

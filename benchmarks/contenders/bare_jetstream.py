@@ -21,7 +21,7 @@ from benchmarks.posts import Write, write_of
 from journeyman import open_store
 from journeyman.store.jetstream_address import parse_address
 
-STORE = os.environ.get("BENCHMARK_STORE", "nats://127.0.0.1:4222/bare")
+STORE = os.environ["BENCHMARK_STORE"]
 
 _encode = msgspec.json.Encoder().encode
 

@@ -20,6 +20,7 @@ import uuid_utils
 from benchmarks.http_client import measured
 from benchmarks.load import (
     BUSY_PAUSE_S,
+    PAUSE_S,
     Figures,
     drive,
     latency_figures,
@@ -46,9 +47,6 @@ from journeyman.todo.jobs import JobStarted
 #: Where it is measured: a file in the row's own folder, unless somebody names another store.
 STORE = os.environ.get("BENCHMARK_STORE", "sqlite:///log.db")
 
-#: The pause between two commands that each find the application idle, in seconds.
-PAUSE_S = (0.02, 0.05)
-
 #: How many callers open the jobs that are to wait.
 CALLERS = 256
 
@@ -65,6 +63,54 @@ def commands(*, callers: int, count: int) -> Figures:
             return figures | {"durability": _durability(app)}
 
     return asyncio.run(run())
+
+
+def commands_together(*, processes: int, callers: int, count: int) -> Figures:
+    """The same by several processes on one log, which share the callers and the commands."""
+
+    async def run() -> Figures:
+        async with plain_app().running(STORE) as app:
+            durability = _durability(app)
+        share = {"callers": callers // processes, "count": count // processes}
+        members = [await _started("member", first=number * share["callers"], **share) for number in range(processes)]
+        for member in members:
+            assert member.stdout is not None
+            await member.stdout.readline()
+        begun_s = time.perf_counter()
+        outputs = await asyncio.gather(*(member.communicate(b"\n") for member in members))
+        elapsed_s = time.perf_counter() - begun_s
+        if any(member.returncode for member in members):
+            raise RuntimeError(f"of {processes} processes not all have ended well")
+        slowest_ms = max(json.loads(output)["p99_ms"] for output, _ in outputs)
+        return {"per_s": count / elapsed_s, "p99_ms": slowest_ms, "durability": durability}
+
+    return asyncio.run(run())
+
+
+def member(*, first: int, callers: int, count: int) -> Figures:
+    """One of them: warms up, says that it is ready, and begins when it is told."""
+
+    async def told() -> None:
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+    async def run() -> Figures:
+        async with plain_app().running(STORE) as app:
+            return await drive(
+                lambda writing: _execute(app, write_of(writing)),
+                callers=callers,
+                count=count,
+                first=first,
+                ready=told,
+            )
+
+    return asyncio.run(run())
+
+
+async def _started(work: str, **options: object) -> asyncio.subprocess.Process:
+    """Another process of this contender, that is spoken with."""
+    command = [sys.executable, "-m", __spec__.name, work, json.dumps(options)]
+    return await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 async def _execute(app: App, command: Command) -> None:
@@ -177,9 +223,7 @@ def reaction_elsewhere(*, samples: int) -> Figures:
     """The same between two processes: this one executes, the other one runs the workers."""
 
     async def run() -> Figures:
-        performer = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __spec__.name, "perform", "{}", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        performer = await _started("perform")
         assert performer.stdout is not None
         await performer.stdout.readline()
         async with app_with(Reviews()).running(STORE, workers=False) as app:
@@ -374,6 +418,8 @@ if __name__ == "__main__":
     main(
         {
             "commands": commands,
+            "commands-together": commands_together,
+            "member": member,
             "replay": replay,
             "replay-jobs": replay_jobs,
             "start": start,
