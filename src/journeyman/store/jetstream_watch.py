@@ -12,6 +12,8 @@ from typing import Final
 
 from nats.aio.msg import Msg
 
+from journeyman.store.waiters import Waiters
+
 #: How often the head is looked at while somebody waits, in seconds, in case that nobody told of an append.
 LOOK_S: Final = 1.0
 
@@ -40,8 +42,7 @@ class Watch:
         self._told = 0
         self._tellings = 0
         self._behind_since: float | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._waiters = Waiters(self._look_again_and_again)
         self._looked_at = 0.0
 
     # The head.
@@ -77,7 +78,7 @@ class Watch:
         """Take note of a position that is in the log."""
         if head > self.known:
             self.known = head
-            self._wake()
+            self._waiters.wake()
 
     async def hear(self, message: Msg) -> None:
         """Take note of what another process tells."""
@@ -86,7 +87,7 @@ class Watch:
             self._tellings += 1
             if told > max(self.known, self._told):
                 self._told = told
-                self._wake()
+                self._waiters.wake()
 
     # Waiting.
 
@@ -95,20 +96,7 @@ class Watch:
         if max(self.known, self._told) > after:
             await asyncio.sleep(0)  # Who waits in a loop must not keep the loop from what it waits for.
             return
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(woken)
-        looking = self._looking
-        if looking is None or looking.done():
-            looking = self._looking = self._begin_to_look()
-        try:
-            await asyncio.wait((woken, looking), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if looking.done() and not looking.cancelled():
-                looking.result()  # It ends by itself only with an error, which everybody who waits must see.
-        finally:
-            self._waiting.discard(woken)
-            if not self._waiting and self._looking is not None:
-                self._looking.cancel()
-                self._looking = None
+        await self._waiters.wait(timeout_s)
 
     def look_soon(self) -> None:
         """What was told may have been missed: look at once when somebody waits."""
@@ -116,21 +104,7 @@ class Watch:
 
     async def stop(self) -> None:
         """Wake everybody, for the last time."""
-        self._wake()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
-
-    def _wake(self) -> None:
-        for woken in self._waiting:
-            if not woken.done():
-                woken.set_result(None)
-
-    def _begin_to_look(self) -> asyncio.Task[None]:
-        looking = asyncio.create_task(self._look_again_and_again(), name="journeyman: look at the head")
-        # An error counts as seen even if all who waited were cancelled meanwhile: the next call meets it again.
-        looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())
-        return looking
+        await self._waiters.stop()
 
     async def _look_again_and_again(self) -> None:
         loop = asyncio.get_running_loop()

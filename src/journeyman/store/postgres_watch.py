@@ -9,6 +9,7 @@ from typing import Final
 
 from journeyman.errors import StoreError
 from journeyman.store.postgres_link import Connection, Link
+from journeyman.store.waiters import Waiters
 
 #: How often the log is looked at while somebody waits, in seconds: where the server tells of appends, only in case that
 #: its word is lost; and behind a pooler, where it can't.
@@ -37,14 +38,13 @@ class Watch:
         self.news = 1
         self._looked = 0
         self._due = asyncio.Event()
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._waiters = Waiters(self._look_again_and_again)
 
     def saw(self, head: int) -> None:
         """Take note of a position that is in the log."""
         if head > self._head:
             self._head = head
-            self._wake()
+            self._waiters.wake()
 
     def saw_end(self, head: int, *, news: int) -> None:
         """Take note of the log's end, as it was read after there had been so much news."""
@@ -54,46 +54,19 @@ class Watch:
     def tell(self) -> None:
         """There may be news: whoever waits wakes, and whoever waits next has it looked for."""
         self.news += 1
-        self._wake()
+        self._waiters.wake()
 
     async def wait(self, after: int, timeout_s: float) -> None:
         if self._head > after:
             await asyncio.sleep(0)  # Who waits in a loop must not keep the loop from what it waits for.
             return
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(woken)
         if self._looked < self.news:
             self._due.set()
-        looking = self._looking
-        if looking is None or looking.done():
-            looking = self._looking = self._begin_to_look()
-        try:
-            await asyncio.wait((woken, looking), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if looking.done() and not looking.cancelled():
-                looking.result()  # It ends by itself only with an error, which everybody who waits must see.
-        finally:
-            self._waiting.discard(woken)
-            if not self._waiting and self._looking is not None:
-                self._looking.cancel()
-                self._looking = None
+        await self._waiters.wait(timeout_s)
 
     async def stop(self) -> None:
         """Wake everybody, for the last time."""
-        self._wake()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
-
-    def _wake(self) -> None:
-        for woken in self._waiting:
-            if not woken.done():
-                woken.set_result(None)
-
-    def _begin_to_look(self) -> asyncio.Task[None]:
-        looking = asyncio.create_task(self._look_again_and_again(), name="journeyman: look at the log")
-        # An error counts as seen even if all who waited were cancelled meanwhile: the next call meets it again.
-        looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())
-        return looking
+        await self._waiters.stop()
 
     async def _look_again_and_again(self) -> None:
         while True:

@@ -23,6 +23,7 @@ from journeyman.store.limits import check_batch, check_entry
 from journeyman.store.sqlite_file import Reader, Writer, news_file, translated
 from journeyman.store.thread import Thread
 from journeyman.store.touch import TouchWatch, watch_touches
+from journeyman.store.waiters import Waiters
 from journeyman.threads import in_thread
 
 #: The most records that one read transaction reads: while one is open, the WAL can't be reset.
@@ -252,60 +253,29 @@ def _watched(path: str, thread: Thread) -> TouchWatch | None:
 class _Watch:
     """Wakes those who wait for the log to grow: at once for appends of this store; for those of all others, when the
     kernel tells that the file beside the database was touched, or after a look by oneself.
-
-    It looks only while somebody waits. The first look finds what changed before, too: so no wake-up is lost between
-    looking at the head and waiting.
     """
 
     def __init__(self, threads: _Threads, reader: Reader, news: TouchWatch | None) -> None:
         self._threads, self._reader, self._news = threads, reader, news
         self._head = 0
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._waiters = Waiters(self._look_again_and_again)
 
     def saw(self, head: int) -> None:
         """Take note of a position that is in the log."""
         if head > self._head:
             self._head = head
-            self._wake()
+            self._waiters.wake()
 
     async def wait(self, after: int, timeout_s: float) -> None:
         if self._head > after:
             await asyncio.sleep(0)  # Who waits in a loop must not keep the loop from what it waits for.
-            return
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(woken)
-        looking = self._looking
-        if looking is None or looking.done():
-            looking = self._looking = self._begin_to_look()
-        try:
-            await asyncio.wait((woken, looking), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if looking.done() and not looking.cancelled():
-                looking.result()  # It ends by itself only with an error, which everybody who waits must see.
-        finally:
-            self._waiting.discard(woken)
-            if not self._waiting and self._looking is not None:
-                self._looking.cancel()
-                self._looking = None
+        else:
+            await self._waiters.wait(timeout_s)
 
     async def stop(self) -> None:
         """Wake everybody, for the last time."""
         self._news = None
-        self._wake()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
-
-    def _wake(self) -> None:
-        for woken in self._waiting:
-            if not woken.done():
-                woken.set_result(None)
-
-    def _begin_to_look(self) -> asyncio.Task[None]:
-        looking = asyncio.create_task(self._look_again_and_again())
-        # An error counts as seen even if all who waited were cancelled meanwhile: the next call meets it again.
-        looking.add_done_callback(lambda looking: looking.cancelled() or looking.exception())
-        return looking
+        await self._waiters.stop()
 
     async def _look_again_and_again(self) -> None:
         touched = asyncio.Event()
