@@ -402,6 +402,31 @@ async def test_tls_first_speaks_to_nobody_who_does_not() -> None:
         await open_store(shared_server().url("blog", "?tls=first"))
 
 
+async def test_a_login_is_told_to_no_server_without_tls_where_tls_is_required(tmp_path: Path) -> None:
+    """Such as one that stands in the place of the right one, and says that it wants none."""
+    told = bytearray()
+
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = b'{"server_id":"x","version":"2.12.0","max_payload":1048576,"auth_required":true,"proto":1}'
+        writer.write(b"INFO %b\r\n" % info)
+        while data := await reader.read(1024):
+            told.extend(data)
+            writer.write(b"PONG\r\n")
+        writer.close()
+
+    certificate, _ = make_certificate(tmp_path)
+    pretender = await asyncio.start_server(pretend, "127.0.0.1", 0)
+    async with pretender:
+        host = f"nats://ann:s3cret@127.0.0.1:{pretender.sockets[0].getsockname()[1]}/blog"
+        for option in ("tls=required", f"ca={certificate}"):
+            with pytest.raises(NotReady, match="does not speak TLS"):
+                await open_store(f"{host}?{option}")
+        assert not told
+        with pytest.raises(NotReady):
+            await open_store(host)
+        assert b"s3cret" in told, "the pretender would not have noticed"
+
+
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate for loopback that signs itself, and its key."""
     if (openssl := shutil.which("openssl")) is None:

@@ -277,7 +277,9 @@ async def asleep(store: Store, position: int) -> asyncio.Task[None]:
     log = cast(PostgresStore, store)._log
     session = cast(PostgresStore, store)._session
     assert session is not None
-    await until(lambda: bool(log.watch._waiters._waiting and session.link._connection and log.watch._looked == log.watch.news))
+    await until(
+        lambda: bool(log.watch._waiters._waiting and session.link._connection and log.watch._looked == log.watch.news)
+    )
     return waiting
 
 

@@ -37,11 +37,14 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """Paths of PEM files; `first` when TLS comes before the server's first word, so that nobody can talk it away."""
+    """Paths of PEM files. With `required`, nothing is said to a server that does not speak TLS; with `first`, TLS comes
+    before the server's first word.
+    """
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    required: bool = False
     first: bool = False
 
 
@@ -69,7 +72,7 @@ class Address(msgspec.Struct, frozen=True):
         login = self.login
         options: dict[str, Any] = {"user": login.user, "password": login.password, "token": login.token}
         options["user_credentials"] = login.creds
-        if self.tls != Tls():
+        if self.tls.required:
             options["tls"] = _tls_context(self.tls)
             options["tls_handshake_first"] = self.tls.first
         return options
@@ -125,10 +128,11 @@ def _login(userinfo: str, options: Mapping[str, str], given: Mapping[str, str]) 
 
 
 def _tls(options: Mapping[str, str], given: Mapping[str, str]) -> Tls:
-    if options.get("tls", "first") != "first":
-        raise UnknownName("way of TLS", options["tls"], known=["first (a server that asks for TLS gets it anyway)"])
+    way = options.get("tls")
+    if way not in (None, "required", "first"):
+        raise UnknownName("way of TLS", way, known=["required", "first"])
     files = {key: options.get(key) or given.get(key) for key in ("ca", "cert", "key")}
-    return Tls(**files, first="tls" in options)
+    return Tls(**files, required=way is not None or any(files.values()), first=way == "first")
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext:

@@ -270,7 +270,7 @@ class Connection:
         self._hosts.append(host)
 
     async def _connect_to(self, host: str) -> Client:
-        client = Client()
+        client = _Client() if self._address.tls.required else Client()
         options = self._address.connect_options()
 
         async def lost() -> None:
@@ -331,6 +331,18 @@ class Connection:
             f"No NATS server can be used at {', '.join(self._hosts)}: {_in_words(self._failure)}. Is it up, is the "
             "address right, and the login? It is tried again."
         )
+
+
+class _Client(Client):
+    """Says nothing, and not its login above all, before TLS is spoken.
+
+    The driver leaves that to the server's first word, which comes in plain text: whoever is on the way can change it.
+    """
+
+    def _connect_command(self) -> bytes:
+        if not (self._server_info.get("tls_required") or self.options["tls_handshake_first"]):
+            raise NotReady("the server does not speak TLS, which the URL asks for, so nothing was told to it")
+        return super()._connect_command()
 
 
 async def _publish(client: Client, subject: str, data: bytes, headers: dict[str, str] | None, inbox: str) -> None:
