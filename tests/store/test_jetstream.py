@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from journeyman.store.open import find_store
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.records import make_records
 from journeyman.testing.store_contract import StoreContract
+from tests.nats_accounts import make_account
 from tests.servers_nats import NatsCluster, NatsServer, shared_cluster, shared_server
 
 
@@ -370,14 +372,32 @@ async def test_a_login_may_come_from_the_environment(tmp_path: Path, monkeypatch
 
 
 async def test_a_credentials_file_needs_the_extra() -> None:
+    if find_spec("nkeys") is not None:
+        pytest.skip("nkeys is installed")
+    with pytest.raises(NotReady, match=r"pip install 'journeyman\[jetstream\]'"):
+        await open_store(shared_server().url("blog", "?creds=/etc/blog.creds"))
+
+
+async def test_a_credentials_file_lets_in_and_another_one_does_not(tmp_path: Path) -> None:
+    pytest.importorskip("nkeys", reason="nkeys is not installed: there is no wheel of it")
+    credentials, configuration = make_account(tmp_path)
+    (foreign := tmp_path / "foreign").mkdir()
+    others, _ = make_account(foreign)
+    server = NatsServer(tmp_path, extra=configuration)
+    await asyncio.to_thread(server.start)
     try:
-        import nkeys  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:
-        with pytest.raises(NotReady, match=r"pip install 'journeyman\[jetstream\]'"):
-            await open_store(shared_server().url("blog", "?creds=/etc/blog.creds"))
-    else:
-        with pytest.raises(NotReady, match=r"No such file.*/etc/blog\.creds"):
-            await open_store(shared_server().url("blog", "?creds=/etc/blog.creds"))
+        store = await open_store(server.url("blog", f"?creds={credentials}"))
+        await fill(store, 1)
+        await store.close()
+        for option, why in (
+            (f"?creds={others}", "(?i)authorization violation"),
+            ("?creds=/etc/blog.creds", r"No such file.*/etc/blog\.creds"),
+            ("", "(?i)authorization violation"),
+        ):
+            with pytest.raises(NotReady, match=why):
+                await open_store(server.url("blog", option))
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["upgraded", "first"])
