@@ -1,4 +1,5 @@
-"""The report of `make crash`: one line for each experiment, as JSON, and as the table of docs/reliability.md.
+"""The report of `make crash` and `make crash-servers`: one line for each experiment, as JSON, and as a table of
+docs/reliability.md.
 
 python -m tests.crash.report build/crash.jsonl [--write docs/reliability.md]
 """
@@ -11,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-#: What stands around the table in a document.
-BEGIN: Final = "<!-- what make crash counted -->"
-END: Final = "<!-- end of what make crash counted -->"
+#: What stands around the table of a command in a document.
+BEGIN: Final = "<!-- what make {command} counted -->"
+END: Final = "<!-- end of what make {command} counted -->"
 
 #: The columns of the table: its head, and what of a line stands there.
 COLUMNS: Final = {
@@ -48,7 +49,8 @@ def main(source: Path, *, document: Path | None = None) -> None:
     for line in lines:
         sys.stdout.write(summary(line) + "\n")
     if document is not None:
-        document.write_text(replaced(document.read_text(encoding="utf-8"), table), encoding="utf-8")
+        text = replaced(document.read_text(encoding="utf-8"), table, command=source.stem)
+        document.write_text(text, encoding="utf-8")
 
 
 def summary(line: dict[str, Any]) -> str:
@@ -65,16 +67,17 @@ def rows(lines: Iterable[dict[str, Any]]) -> list[str]:
     return [_row(heads), _row(aligned), *(_row(_cells(line)) for line in lines)]
 
 
-def replaced(text: str, table: str) -> str:
-    """The document with this table in the place of the one that it has.
+def replaced(text: str, table: str, *, command: str) -> str:
+    """The document with this table in the place of the one that it has of that command.
 
     Raises:
         ValueError: it has no place for one.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    opening, closing = (mark.format(command=command) for mark in (BEGIN, END))
+    before, begin, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise ValueError(f"The document needs the lines {BEGIN} and {END}, between which the table goes.")
+        raise ValueError(f"The document needs the lines {opening} and {closing}, between which the table goes.")
     return f"{before}{begin}\n\n{table}\n\n{end}{after}"
 
 

@@ -12,6 +12,11 @@ import pytest
 from tests.crash.checker import Findings
 from tests.crash.report import BEGIN, END, main
 
+#: Where two commands have their tables.
+CRASH, SERVERS = (
+    (BEGIN.format(command=command), END.format(command=command)) for command in ("crash", "crash-servers")
+)
+
 #: The counts that must be 0.
 PROMISES = Findings.__struct_fields__[: Findings.__struct_fields__.index("acknowledged")]
 
@@ -33,7 +38,7 @@ def reported(place: Path, *lines: dict[str, Any]) -> str:
     """The document that a report of these lines was written into."""
     source, document = place / "crash.jsonl", place / "reliability.md"
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    document.write_text(f"before\n{BEGIN}\nan old table\n{END}\nafter\n")
+    document.write_text("\n".join(("before", CRASH[0], "an old table", CRASH[1], *SERVERS, "after", "")))
     main(source, document=document)
     assert json.loads((place / "crash.json").read_text()) == list(lines)
     return document.read_text()
@@ -41,8 +46,8 @@ def reported(place: Path, *lines: dict[str, Any]) -> str:
 
 def test_the_table_takes_the_place_of_the_old_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = reported(tmp_path, line(), line())
-    assert text.startswith(f"before\n{BEGIN}\n\n| experiment ")
-    assert text.endswith(f"\n\n{END}\nafter\n")
+    assert text.startswith(f"before\n{CRASH[0]}\n\n| experiment ")
+    assert text.endswith("\n\n" + "\n".join((CRASH[1], *SERVERS, "after", "")))
     assert text.count("| kill -9 | 1,000 processes killed | 1,200 | 1,200 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |") == 2
     assert "old" not in text
     assert capsys.readouterr().out.count("kill -9: 1,000 processes killed; 1,200 acknowledged") == 2
