@@ -23,6 +23,8 @@ class CrashingDesk(Desk):
 
     concurrency = 8
     retry = Retry(attempts=3, first_s=0.001, factor=1, max_s=0.001)
+    #: How long each attempt takes, in seconds.
+    takes_s = 0.003
 
     @reacts(Note, name="ask", since=0)
     def ask(self, message: Message[Note]) -> list[Ask]:
@@ -33,12 +35,15 @@ class CrashingDesk(Desk):
         sys.stdout.flush()
         if attempt.id.startswith("killer"):
             os.kill(os.getpid(), signal.SIGKILL)
-        await asyncio.sleep(0.003)
+        await asyncio.sleep(self.takes_s)
         return Answer(key=attempt.id, text=f"attempt {attempt.number}")
 
 
 class CarefulDesk(CrashingDesk):
+    """Parks what was cut off. It takes its time, so that whoever kills it by its words surely cuts something off."""
+
     after_crash = "park"
+    takes_s = 1.0
 
 
 async def main(url: str, mode: str) -> None:
