@@ -64,6 +64,8 @@ class Lab:
         self.fired: Counter[str] = Counter()
         #: Has clients run the later release from now on.
         self.newer = False
+        #: What goes on beside the experiment, as it is said in the report.
+        self.beside = ""
         #: What the last process that ended wrote to its standard error, and what nobody had read of its output.
         self.said = ""
         self.unread = b""
@@ -78,7 +80,7 @@ class Lab:
     @property
     def place(self) -> str:
         """What is said of the store behind an experiment's name."""
-        return "" if self._in_a_file else f", on {self.url.partition(':')[0]}"
+        return ("" if self._in_a_file else f", on {self.url.partition(':')[0]}") + self.beside
 
     # Processes.
 

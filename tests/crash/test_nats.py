@@ -133,6 +133,7 @@ async def test_processes_and_leaders_are_killed(cluster: NatsCluster, tmp_path: 
     """Both at once: what one knows of the death of the other is recorded once."""
     log = log_of(tmp_path)
     async with laboratory(tmp_path, url=cluster.url(log)) as lab, _killing_leaders(cluster, log) as killed:
+        lab.beside = ", while its leaders are killed"
         await test_kills.test_kills_at_random_times(40, lab)
         assert killed
 

@@ -34,7 +34,7 @@ async def test_eight_writers_share_one_file(size: tuple[str, float], lab: Lab) -
     # Nobody works here: the questions are not to be answered.
     findings.forgotten = 0
     report(
-        "eight writers on one file",
+        "eight writers on one log",
         lab,
         findings,
         fired=sum(counts),
