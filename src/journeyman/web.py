@@ -11,7 +11,7 @@ from journeyman.doors.web.answers import Answer, Page, SeeOther
 from journeyman.doors.web.forms import Form, WrongForm, read_form
 from journeyman.doors.web.problems import Refused
 from journeyman.doors.web.streams import Streams, event
-from journeyman.doors.web.submitting import recorded_at, submit
+from journeyman.doors.web.submitting import submit
 from journeyman.doors.web.templates import Templates
 
 #: A request, as handlers get it.
@@ -31,6 +31,5 @@ __all__ = [
     "access_of",
     "event",
     "read_form",
-    "recorded_at",
     "submit",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from litestar import Litestar, Request, Router, get
+from litestar.di import Provide
 
 from journeyman.app import App
 from journeyman.doors.console import console_router
@@ -22,9 +23,6 @@ from journeyman.doors.web.templates import COMMON_ASSETS
 from journeyman.errors import DefinitionError
 
 CONSOLE: Final = "/console"
-
-#: What a name in `App(pages=…)` stands for: makes the routes of some pages.
-Pages = Callable[[App, Streams], Router]
 
 
 def site_app(app: App, *, allowed_hosts: Iterable[str] = LOOPBACK_HOSTS) -> ASGIApp:
@@ -43,7 +41,7 @@ def site_app(app: App, *, allowed_hosts: Iterable[str] = LOOPBACK_HOSTS) -> ASGI
 
 def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of: ActorOf | None = None) -> ASGIApp:
     """Like `site_app`, with streams that the caller can end."""
-    pages = [load_pages(name)(app, streams) for name in app.pages] or [Router("/", route_handlers=[_to_the_console])]
+    pages = [load_pages(name) for name in app.pages] or [Router("/", route_handlers=[_to_the_console])]
     litestar = Litestar(
         [
             *http_handlers(app, streams, actor_of=actor_of or (lambda scope: access_of(scope).actor)),
@@ -51,6 +49,7 @@ def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of:
             COMMON_ASSETS.handler(),
             *pages,
         ],
+        dependencies={"app": _provide(app), "streams": _provide(streams)},
         exception_handlers={Exception: Refusals(app, answer=error_pages.answer)},
         openapi_config=None,
         logging_config=None,
@@ -59,18 +58,24 @@ def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of:
     return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts, answer=error_pages.answer)
 
 
-def load_pages(name: str) -> Pages:
-    """What an application names as `module:attribute`.
+def load_pages(name: str) -> Router:
+    """The router that an application names as `module:attribute`. Its handlers get `app` and `streams` by name.
 
     Raises:
-        DefinitionError: there is no such module or attribute.
+        DefinitionError: there is no such module or attribute, or it is no router.
     """
     module_name, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise DefinitionError(f"The pages {name!r} can't be had: {error}. Name them as module:attribute.") from error
-    return cast(Pages, found)
+    if not isinstance(found, Router):
+        raise DefinitionError(f"The pages {name!r} are {found!r}; they must be a litestar Router.")
+    return found
+
+
+def _provide(value: Any) -> Provide:
+    return Provide(lambda: value, sync_to_thread=False)
 
 
 @get("/")

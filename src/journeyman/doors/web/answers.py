@@ -41,7 +41,7 @@ class Page(Answer):
         super().__init__(html.encode(), media_type="text/html; charset=utf-8", status=status, headers=headers)
 
 
-class SeeOther:
+class SeeOther(Answer):
     """Sends a browser on after a form, with GET: what it then reloads is the page, not the form.
 
     `at` is the position of what was recorded: the next page shows at least that, whichever process answers it.
@@ -50,14 +50,13 @@ class SeeOther:
     __slots__ = ("_target",)
 
     def __init__(self, path: str, *, at: int | None = None, **values: str | int) -> None:
+        super().__init__(b"", media_type="text/plain", status=303)
         query = urlencode(values if at is None else {**values, "at": at})
         self._target = f"{path}?{query}" if query else path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        location = scope.get(MOUNTED_AT, "") + self._target
-        headers = [(b"location", location.encode("latin-1")), (b"content-length", b"0")]
-        await send({"type": "http.response.start", "status": 303, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
+        self.headers = {"location": scope.get(MOUNTED_AT, "") + self._target}
+        await super().__call__(scope, receive, send)
 
 
 def problem_answer(scope: Scope, refused: Refused) -> Answer:

@@ -66,14 +66,14 @@ class Form(Struct, frozen=True, kw_only=True):
         """What stands in a field; empty when nothing does."""
         return self.values.get(name, ("",))[0]
 
-    def read(self, cls: type[S]) -> S:
-        """The command, or any other struct, that the form means.
+    def read(self, cls: type[S], **given: str) -> S:
+        """The command, or any other struct, that the form means, with what is `given` besides its fields.
 
         Raises:
             WrongForm: fields are wrong: each has a sentence.
         """
-        given = {name: texts for name, texts in self.values.items() if not name.startswith(OWN)}
-        values = plain_values(given, cls)
+        filled = {name: texts for name, texts in self.values.items() if not name.startswith(OWN)}
+        values = plain_values(filled | {name: (text,) for name, text in given.items()}, cls)
         try:
             return msgspec.convert(values, cls)
         except msgspec.ValidationError as error:

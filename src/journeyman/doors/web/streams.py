@@ -62,22 +62,17 @@ class Streams:
         finally:
             self.open -= 1
 
-    async def growth(self, app: App, *, after: int) -> AsyncIterator[int | None]:
-        """The log's head whenever it is past the one before; None when a heartbeat is due. Until the streams end.
+    async def growth(self, app: App, *, after: int) -> AsyncIterator[int]:
+        """The log's head, whenever it is past the one before, until the streams are ended.
 
         It is looked at a few times a second at most, so that a page that shows what it finds costs no more than that.
         """
-        loop = asyncio.get_running_loop()
-        told_at = loop.time()
         while not self.ending:
             head = await app.store.log.head()
             if head > after:
-                after, told_at = head, loop.time()
+                after = head
                 yield head
                 await self._pause()
-            elif loop.time() - told_at >= HEARTBEAT_S:
-                told_at = loop.time()
-                yield None
             else:
                 await self.wait(app, after)
 

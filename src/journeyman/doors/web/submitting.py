@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from litestar import Request
@@ -11,8 +10,7 @@ from msgspec.structs import replace
 from journeyman.app import App
 from journeyman.doors.web.access import access_of
 from journeyman.doors.web.forms import Form, WrongForm, new_key
-from journeyman.doors.web.headers import POSITION_MAX
-from journeyman.doors.web.problems import BAD_QUERY_STRING, Refused, refusal_of
+from journeyman.doors.web.problems import refusal_of
 from journeyman.errors import JourneymanError, KeyReused
 from journeyman.feature import Command
 from journeyman.receipts import Receipt
@@ -39,18 +37,3 @@ async def submit(app: App, request: Request[Any, Any, Any], form: Form, command:
         problem = refused.problem
         told = " ".join([problem.detail, *(wrong.detail for wrong in problem.errors)])
         raise WrongForm(replace(form, problem=told), status=problem.status) from error
-
-
-def recorded_at(request: Request[Any, Any, Any]) -> int | None:
-    """The position that a page must show at least: that of what the form before it recorded; see `SeeOther`.
-
-    Raises:
-        Refused: it is no position.
-    """
-    given: Mapping[str, str] = request.query_params
-    text = given.get("at")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= POSITION_MAX):
-        raise Refused(BAD_QUERY_STRING, "The position behind at= must be a number: 0, 1, 2 …")
-    return int(text)

@@ -57,7 +57,7 @@ class Templates:
         prefix: str = scope.get(MOUNTED_AT, "")
 
         def url(path: str, **given: object) -> str:
-            query = urlencode({name: value for name, value in given.items() if value is not None})
+            query = urlencode({name: value for name, value in given.items() if value is not None}, doseq=True)
             return f"{prefix}{path}?{query}" if query else f"{prefix}{path}"
 
         def asset(file: str) -> str:
