@@ -66,6 +66,11 @@ class Form(Struct, frozen=True, kw_only=True):
         """What stands in a field; empty when nothing does."""
         return self.values.get(name, ("",))[0]
 
+    @property
+    def first_wrong(self) -> str | None:
+        """The first field that is wrong, in the order of the form: it gets the focus."""
+        return next(iter(self.errors), None)
+
     def read(self, cls: type[S], **given: str) -> S:
         """The command, or any other struct, that the form means, with what is `given` besides its fields.
 
@@ -85,7 +90,8 @@ class Form(Struct, frozen=True, kw_only=True):
         for error in errors:
             sentences.setdefault(field_of(error), error.detail)
         whole = sentences.pop("", None)
-        return replace(self, errors=sentences, problem=whole or _count(len(sentences)))
+        in_order = {name: sentences[name] for name in (*self.values, *sentences) if name in sentences}
+        return replace(self, errors=in_order, problem=whole or _count(len(in_order)))
 
 
 class WrongForm(Exception):

@@ -96,6 +96,6 @@ class Streams:
 
 
 def event(name: str, data: str) -> bytes:
-    """One server-sent event (HTML Standard, 9.2): its name, and data of one line or several."""
-    lines = "".join(f"data: {line}\n" for line in data.splitlines())
+    """One server-sent event (HTML Standard, 9.2): its name, and data. Without a line of data none is dispatched."""
+    lines = "".join(f"data: {line}\n" for line in data.splitlines() or [""])
     return f"event: {name}\n{lines}\n".encode()
