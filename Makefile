@@ -28,8 +28,21 @@ check: $(READY)  ## format, lint, types, layers: all that needs no running of te
 	@$(BIN)/journeyman schema --check
 
 .PHONY: test
-test: $(READY)  ## every test; some with: make test ARGS="tests/store -k order"
+test: $(READY) browser  ## every test; some with: make test ARGS="tests/store -k order"
 	@$(BIN)/pytest $(ARGS)
+
+# The pages are tested in chromium. Where it is missing and may not be installed, those tests say so and are skipped; in
+# CI they fail.
+.PHONY: browser
+browser:
+	@command -v chromium google-chrome >/dev/null || test -n "$$JOURNEYMAN_CHROMIUM" || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo 'Installing chromium, for the tests of the pages …' && \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium \
+	  >/dev/null; } || echo 'chromium could not be installed: the tests of the pages need it.' >&2
+
+.PHONY: screenshots
+screenshots: $(READY) browser  ## take the pictures in docs/pictures again
+	@$(BIN)/python -m tests.browser.screenshots
 
 # The same experiments on the servers of the higher rungs, and those on the servers themselves, are a run of their own.
 SERVERS := tests/crash/test_postgres.py tests/crash/test_nats.py

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Playwright, async_playwright
 
 from tests.browser.looks import DESKTOP, Look, Visit, open_visit
 
@@ -28,13 +28,13 @@ MISSING = "These tests drive chromium, which is not installed: apt-get install c
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(MISSING)
-    async with async_playwright() as playwright:
-        # Without the sandbox, which root can't use; the pages are our own. /dev/shm is small in containers.
-        started = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
+    async with async_playwright() as playwright, await launch(playwright) as started:
         yield started
-        await started.close()
+
+
+async def launch(playwright: Playwright) -> Browser:
+    """Start it: without the sandbox, which root can't use, since the pages are our own."""
+    return await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -31,7 +31,6 @@ DESKTOP_DARK = Look(scheme="dark")
 PHONE = Look(width=390, height=844)
 PHONE_DARK = Look(width=390, height=844, scheme="dark")
 NO_SCRIPT = Look(script=False)
-LOOKS = {"desktop": DESKTOP, "desktop dark": DESKTOP_DARK, "phone": PHONE, "phone dark": PHONE_DARK}
 
 
 @dataclass

@@ -7,8 +7,14 @@ from typing import Any, Final
 from journeyman.doors.web.answers import Answer, Page, problem_answer
 from journeyman.doors.web.asgi import Scope
 from journeyman.doors.web.guard import SAFE_METHODS
-from journeyman.doors.web.problems import Refused
+from journeyman.doors.web.problems import METHOD_NOT_ALLOWED, TYPE_PREFIX, UNKNOWN_PATH, Refused
 from journeyman.doors.web.templates import COMMON, Templates, wants_page
+
+#: What a person is told instead of what a program is.
+_IN_WORDS: Final = {
+    TYPE_PREFIX + UNKNOWN_PATH.name: "The address may be mistyped, or what was there is gone.",
+    TYPE_PREFIX + METHOD_NOT_ALLOWED.name: "The address is right, but it is not one that this can be sent to.",
+}
 
 _templates: Final = Templates(COMMON)
 
@@ -24,6 +30,7 @@ def error_page(scope: Scope, refused: Refused) -> Page:
         scope,
         "journeyman/problem.html",
         problem=refused.problem,
+        detail=_IN_WORDS.get(refused.problem.type, refused.problem.detail),
         refresh_s=_refresh_s(scope, refused),
         changes=scope["method"] not in SAFE_METHODS,
     )
