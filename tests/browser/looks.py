@@ -10,7 +10,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 #: How long the browser waits for what must come, in milliseconds: far more than it needs on a busy machine.
-PATIENCE_MS = 8_000
+PATIENCE_MS = 30_000
 
 #: What axe checks: the success criteria of WCAG 2.2 up to AA, and its own best practices.
 RULES = {"resultTypes": ["violations"]}

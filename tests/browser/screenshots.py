@@ -36,14 +36,14 @@ class Picture:
 PICTURES = [
     Picture("posts-desktop", "/", DESKTOP),
     Picture("posts-phone-dark", "/", PHONE_DARK),
-    Picture("post-desktop", "/posts/read?post_id=asyncio", DESKTOP),
-    Picture("post-phone-dark", "/posts/read?post_id=asyncio", PHONE_DARK),
+    Picture("post-desktop", "/posts/read?post_id=difflib", DESKTOP),
+    Picture("post-phone-dark", "/posts/read?post_id=difflib", PHONE_DARK),
 ]
 
 
 async def fill(app: App) -> None:
     """Write the demo's posts, and wait until each has its summary."""
-    for document in standard_library_documents():
+    for document in await asyncio.to_thread(lambda: list(standard_library_documents())):
         await app.execute(CreatePost(post_id=document.name, title=document.title, content=document.content))
     while (await app.query(ListPosts(summary_status="done"))).total < (await app.query(ListPosts())).total:
         await app.store.log.wait(app.position, 1.0)
@@ -51,7 +51,9 @@ async def fill(app: App) -> None:
 
 async def take(browser: Browser, url: str, picture: Picture) -> None:
     visit = await open_visit(browser, picture.look)
-    await visit.page.goto(url + picture.path)
+    answer = await visit.page.goto(url + picture.path)
+    assert answer is not None
+    assert answer.ok, f"{picture.path}: {answer.status}"
     file = FOLDER / f"{picture.name}.png"
     await visit.page.screenshot(path=file)
     await visit.context.close()

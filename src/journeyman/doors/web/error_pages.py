@@ -7,14 +7,16 @@ from typing import Any, Final
 from journeyman.doors.web.answers import Answer, Page, problem_answer
 from journeyman.doors.web.asgi import Scope
 from journeyman.doors.web.guard import SAFE_METHODS
-from journeyman.doors.web.problems import METHOD_NOT_ALLOWED, TYPE_PREFIX, UNKNOWN_PATH, Refused
+from journeyman.doors.web.problems import METHOD_NOT_ALLOWED, NOT_FOUND, TYPE_PREFIX, UNKNOWN_PATH, Refused
 from journeyman.doors.web.templates import COMMON, Templates, wants_page
 
-#: What a person is told instead of what a program is.
+#: What a person is told instead of what a program is: the title, and what there is to say about it.
 _IN_WORDS: Final = {
-    TYPE_PREFIX + UNKNOWN_PATH.name: "The address may be mistyped, or what was there is gone.",
-    TYPE_PREFIX + METHOD_NOT_ALLOWED.name: "The address is right, but it is not one that this can be sent to.",
+    NOT_FOUND: ("It is not there", None),
+    UNKNOWN_PATH: ("There is nothing at this address", "It may be mistyped, or what was there is gone."),
+    METHOD_NOT_ALLOWED: ("This can't be sent here", "The address is right, but it takes no such request."),
 }
+_BY_TYPE: Final = {TYPE_PREFIX + kind.name: words for kind, words in _IN_WORDS.items()}
 
 _templates: Final = Templates(COMMON)
 
@@ -26,15 +28,18 @@ def answer(scope: Scope, refused: Refused) -> Answer:
 
 def error_page(scope: Scope, refused: Refused) -> Page:
     """The page. Where coming back may help, it does so by itself: a form is never sent again unasked."""
+    problem = refused.problem
+    title, detail = _BY_TYPE.get(problem.type, (problem.title, None))
     html = _templates.render(
         scope,
         "journeyman/problem.html",
-        problem=refused.problem,
-        detail=_IN_WORDS.get(refused.problem.type, refused.problem.detail),
+        problem=problem,
+        title=title,
+        detail=detail or problem.detail,
         refresh_s=_refresh_s(scope, refused),
         changes=scope["method"] not in SAFE_METHODS,
     )
-    return Page(html, status=refused.problem.status, headers=refused.headers)
+    return Page(html, status=problem.status, headers=refused.headers)
 
 
 def _refresh_s(scope: Scope, refused: Refused) -> Any:
