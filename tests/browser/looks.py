@@ -28,8 +28,8 @@ class Look:
 
 DESKTOP = Look()
 DESKTOP_DARK = Look(scheme="dark")
-PHONE = Look(width=390, height=844)
-PHONE_DARK = Look(width=390, height=844, scheme="dark")
+PHONE = Look(width=390, height=840)
+PHONE_DARK = Look(width=390, height=840, scheme="dark")
 NO_SCRIPT = Look(script=False)
 
 
