@@ -84,8 +84,11 @@ def test_the_pages_of_the_document_take_a_note_and_tell_what_is_wrong(tmp_path: 
         try:
             assert process.stdout is not None
             url = process.stdout.readline().split()[1]
-            empty, wrong = ask(url), ask(url, b"_key=k1&text=")
-            written, again = ask(url, b"_key=k2&text=%3Cb%3Ehello"), ask(url, b"_key=k2&text=%3Cb%3Ehello")
+            empty = ask(url)
+            [proof] = re.findall(r'name="_csrf" value="([^"]*)"', empty)
+            wrong = ask(url, f"_csrf={proof}&_key=k1&text=".encode())
+            note = f"_csrf={proof}&_key=k2&text=%3Cb%3Ehello".encode()
+            written, again = ask(url, note), ask(url, note)
         finally:
             process.terminate()
 
