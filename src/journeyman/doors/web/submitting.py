@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from litestar import Request
 from msgspec.structs import replace
@@ -15,8 +15,8 @@ from journeyman.errors import JourneymanError, KeyReused
 from journeyman.feature import Command
 from journeyman.receipts import Receipt
 
-#: From this status on, the fault is not with what was sent, and not one that sending it again may mend.
-BROKEN: frozenset[int] = frozenset({500})
+#: The status of a mistake in the application's own code: sending another form mends nothing.
+BROKEN: Final = 500
 
 
 async def submit(app: App, request: Request[Any, Any, Any], form: Form, command: Command) -> Receipt:
@@ -32,7 +32,7 @@ async def submit(app: App, request: Request[Any, Any, Any], form: Form, command:
         raise WrongForm(replace(form, problem=told, key=new_key()), status=409) from None
     except JourneymanError as error:
         refused = refusal_of(error)
-        if refused.problem.status in BROKEN:
+        if refused.problem.status == BROKEN:
             raise
         problem = refused.problem
         told = " ".join([problem.detail, *(wrong.detail for wrong in problem.errors)])
