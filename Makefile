@@ -31,14 +31,15 @@ check: $(READY)  ## format, lint, types, layers: all that needs no running of te
 test: $(READY) browser  ## every test; some with: make test ARGS="tests/store -k order"
 	@$(BIN)/pytest $(ARGS)
 
-# The pages are tested in chromium. Where it is missing and may not be installed, those tests say so and are skipped; in
-# CI they fail.
+# The pages are tested in chromium. Where it is missing and can't be installed, those tests are skipped; in CI they fail.
 .PHONY: browser
 browser:
-	@command -v chromium google-chrome >/dev/null || test -n "$$JOURNEYMAN_CHROMIUM" || { \
-	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo 'Installing chromium, for the tests of the pages …' && \
-	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium \
-	  >/dev/null; } || echo 'chromium could not be installed: the tests of the pages need it.' >&2
+	@test -n "$$JOURNEYMAN_CHROMIUM" || command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  echo 'Installing chromium, for the tests of the pages …'; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
+	    >/dev/null 2>&1 || echo 'chromium can not be installed: the tests of the pages need it.' >&2; \
+	fi
 
 .PHONY: screenshots
 screenshots: $(READY) browser  ## take the pictures in docs/pictures again

@@ -16,7 +16,6 @@ def test_exported_members() -> None:
         "Answer",
         "Form",
         "Page",
-        "Refused",
         "Request",
         "SeeOther",
         "Streams",

@@ -9,7 +9,6 @@ import litestar
 from journeyman.doors.web.access import Access, access_of
 from journeyman.doors.web.answers import Answer, Page, SeeOther
 from journeyman.doors.web.forms import Form, WrongForm, read_form
-from journeyman.doors.web.problems import Refused
 from journeyman.doors.web.streams import Streams, event
 from journeyman.doors.web.submitting import submit
 from journeyman.doors.web.templates import Templates
@@ -22,7 +21,6 @@ __all__ = [
     "Answer",
     "Form",
     "Page",
-    "Refused",
     "Request",
     "SeeOther",
     "Streams",
