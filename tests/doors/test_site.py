@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -200,6 +201,10 @@ async def test_every_link_of_a_mounted_site_has_the_prefix(root_path: str) -> No
             await ask(site, "GET", root_path, path)
             for path in ("/", "/posts/read?post_id=k", "/posts/edit?post_id=k", "/console", "/nowhere")
         ]
+    async with asyncio.timeout(
+        30
+    ):  # Whatever the site has begun ends with the application, without a server to end it.
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
     assert written[1][b"location"] == f"{root_path}/posts/read?post_id=k&at=1".encode()
     for _, _, body in pages:
