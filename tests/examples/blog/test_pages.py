@@ -44,10 +44,23 @@ def test_a_reader_sees_a_post_and_no_way_to_change_it(status: SummaryStatus) -> 
 
 
 def test_a_reader_is_not_asked_to_write() -> None:
-    found = PostPage([post("done")], total=1, page=1, pages=1)
-    told = {"found": found, "summary_status": None, "position": 9}
-    assert "Write a post" not in templates.render(READER, "list.html", **told)
-    assert "Write a post" in templates.render(OPERATOR, "list.html", **told)
+    some, none = PostPage([post("done")], total=1, page=1, pages=1), PostPage([], total=0, page=1, pages=1)
+    for found in (some, none):
+        told = {"found": found, "summary_status": None, "position": 9}
+        assert "/posts/write" not in templates.render(READER, "list.html", **told)
+        assert "/posts/write" in templates.render(OPERATOR, "list.html", **told)
+
+
+def test_a_list_without_posts_says_why_it_has_none() -> None:
+    cases: list[tuple[SummaryStatus | None, int, str]] = [
+        (None, 0, "Nothing is written yet"),
+        ("failed", 0, "No post is like that"),
+        (None, 3, "There is no page 9"),
+        ("failed", 3, "There is no page 9"),
+    ]
+    for status, total, told in cases:
+        found = PostPage([], total=total, page=9, pages=1)
+        assert told in templates.render(READER, "list.html", found=found, summary_status=status, position=9)
 
 
 @pytest.mark.parametrize(("status", "listens"), [("none", True), ("pending", True), ("done", False), ("failed", False)])
