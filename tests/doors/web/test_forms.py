@@ -200,6 +200,13 @@ def test_what_is_no_form_within_the_bounds_is_refused(problem: Any, status: int)
     assert refused.value.problem.status == status
 
 
+def test_a_large_form_is_read_like_a_small_one() -> None:
+    text = "Длинный текст. " * 10_000
+    assert sent(("remark", text), ("order_id", "é")).text("remark") == text
+    with pytest.raises(Refused):
+        asyncio.run(read_form(request(b"a=%ff" + b"b" * 100_000)))
+
+
 def test_a_form_in_utf8_is_taken_however_that_is_written() -> None:
     for charset in ("", "; charset=utf-8", ';charset="UTF-8"'):
         body = request(b"a=%C3%A4&a=+&b", f"Application/X-WWW-Form-Urlencoded{charset}")
