@@ -29,6 +29,7 @@ class Order(Command):
     size: Literal[1, 2] = 1
     price: float = 1.0
     gift: bool = False
+    by_post: bool = True
     due: datetime | None = None
     tags: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
@@ -92,6 +93,7 @@ def test_texts_become_the_values_of_the_fields() -> None:
         size=2,
         price=2.5,
         gift=True,
+        by_post=False,
         due=datetime.fromisoformat("2026-01-02T03:04:05+00:00"),
         tags=("1", "true"),
         numbers=(1, 2),
@@ -106,7 +108,7 @@ def test_fields_left_empty_are_not_given_and_a_box_without_a_tick_is_false() -> 
     empty = [(name, "") for name in ("note", "size", "price", "due", "line", "lines", "extra")]
     order = sent(("order_id", "1"), ("number", "0"), *empty).read(Order)
 
-    assert order == Order(order_id="1", number=0)
+    assert order == Order(order_id="1", number=0, gift=False, by_post=False)
 
 
 def test_every_wrong_field_has_a_sentence_and_the_first_of_the_form_comes_first() -> None:
