@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from journeyman.doors.web.answers import Answer, Page, problem_answer
 from journeyman.doors.web.asgi import Scope
@@ -42,5 +42,5 @@ def error_page(scope: Scope, refused: Refused) -> Page:
     return Page(html, status=problem.status, headers=refused.headers)
 
 
-def _refresh_s(scope: Scope, refused: Refused) -> Any:
+def _refresh_s(scope: Scope, refused: Refused) -> str | None:
     return refused.headers.get("Retry-After") if scope["method"] in SAFE_METHODS else None
