@@ -28,8 +28,22 @@ check: $(READY)  ## format, lint, types, layers: all that needs no running of te
 	@$(BIN)/journeyman schema --check
 
 .PHONY: test
-test: $(READY)  ## every test; some with: make test ARGS="tests/store -k order"
+test: $(READY) browser  ## every test; some with: make test ARGS="tests/store -k order"
 	@$(BIN)/pytest $(ARGS)
+
+# The pages are tested in chromium. Where it is missing and can't be installed, those tests are skipped; in CI they fail.
+.PHONY: browser
+browser:
+	@test -n "$$JOURNEYMAN_CHROMIUM" || command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  echo 'Installing chromium, for the tests of the pages …'; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } \
+	    >/dev/null 2>&1 || echo 'chromium can not be installed: the tests of the pages need it.' >&2; \
+	fi
+
+.PHONY: screenshots
+screenshots: $(READY) browser  ## take the pictures in docs/pictures again
+	@$(BIN)/python -m tests.browser.screenshots
 
 # The same experiments on the servers of the higher rungs, and those on the servers themselves, are a run of their own.
 SERVERS := tests/crash/test_postgres.py tests/crash/test_nats.py

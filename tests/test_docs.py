@@ -13,6 +13,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -70,6 +72,39 @@ def test_a_document_followed_from_top_to_bottom_prints_what_it_says(document: st
                 commands += 1
                 assert re.fullmatch(as_pattern(output), run(command, tmp_path).strip(), re.DOTALL), command
     assert commands >= 5
+
+
+def test_the_pages_of_the_document_take_a_note_and_tell_what_is_wrong(tmp_path: Path) -> None:
+    for _, words, body in fences("docs/pages.md"):
+        if words:
+            (tmp_path / words[0]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / words[0]).write_text(body)
+    command = [sys.executable, "-m", "journeyman", "--app", "notes:app", "--store", "memory:", "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[1]
+            empty = ask(url)
+            [proof] = re.findall(r'name="_csrf" value="([^"]*)"', empty)
+            wrong = ask(url, f"_csrf={proof}&_key=k1&text=".encode())
+            note = f"_csrf={proof}&_key=k2&text=%3Cb%3Ehello".encode()
+            written, again = ask(url, note), ask(url, note)
+        finally:
+            process.terminate()
+
+    assert "Nothing is noted yet." in empty
+    assert "It must have at least 1 character." in wrong
+    assert written.count("&lt;b&gt;hello") == again.count("&lt;b&gt;hello") == 1
+
+
+def ask(url: str, form: bytes | None = None) -> str:
+    """The page that a browser ends up with, whatever its status."""
+    try:
+        with urlopen(url, form, timeout=30) as answer:  # noqa: S310  # our own server
+            return str(answer.read().decode())
+    except HTTPError as error:
+        with error:
+            return error.read().decode()
 
 
 def test_every_python_file_of_a_document_can_be_imported(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class App:
     Args:
         features: its features.
         workers: its workers: to-do workers, and objects with `start`, `work` and `stop`.
+        pages: its pages on the web, each as "module:attribute": what makes their routes. Named, and not imported here,
+            so that only what serves loads a web framework. See docs/pages.md.
         store: the URL of its store, where neither the environment (JOURNEYMAN_STORE) nor `running` names one.
         limits: how long the executor tries.
         takeover_s: how long a process that runs workers may be silent, in seconds, before the others take its jobs
@@ -71,6 +73,7 @@ class App:
         *,
         features: Iterable[Feature[Any]],
         workers: Iterable[TodoWorker | Worker] = (),
+        pages: Iterable[str] = (),
         store: str | None = None,
         limits: Limits = Limits(),
         takeover_s: float = TAKEOVER_S,
@@ -82,7 +85,10 @@ class App:
             raise DefinitionError(f"snapshot_every is {snapshot_every}; it must be at least 1, or None for never.")
         if not 0 < takeover_s < math.inf:
             raise DefinitionError(f"takeover_s is {takeover_s}; it must be above 0.")
+        if isinstance(pages, str):
+            raise DefinitionError(f"pages is {pages!r}; it must be a list of such names.")
         features = list(features)
+        self.pages = tuple(pages)
         self.catalog = Catalog([receipts, set_asides, jobs, *features])
         self._internal = frozenset(
             command.message_type.body

@@ -12,7 +12,7 @@ from typing import Final
 import uvicorn
 
 from journeyman.app import App
-from journeyman.doors.http.application import build
+from journeyman.doors.site import build
 from journeyman.doors.web.guard import LOOPBACK_HOSTS
 from journeyman.doors.web.protocol import BoundedProtocol
 from journeyman.doors.web.streams import Streams
@@ -40,11 +40,12 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 8000) -> Asy
         DefinitionError: the host is not a loopback address.
         JourneymanError: the port can't be had.
     """
-    listening = _listen(_loopback(host), port)
-    streams = Streams()
+    address, streams = _loopback(host), Streams()
+    site = build(app, streams=streams, allowed_hosts=(*LOOPBACK_HOSTS, host))
+    listening = _listen(address, port)
     server = _Server(
         uvicorn.Config(
-            build(app, streams=streams, allowed_hosts=(*LOOPBACK_HOSTS, host)),
+            site,
             http=BoundedProtocol,
             lifespan="off",
             ws="none",

@@ -146,7 +146,7 @@ async def test_a_stream_says_that_it_lives(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_too_many_streams_are_a_503_and_a_closed_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "STREAMS_MAX", 1)
+    monkeypatch.setattr(streams, "STREAMS_MAX", 1)
     async with shop() as client:
         async with client.stream("GET", "/log/stream") as response:
             await anext(response.aiter_lines())

@@ -8,32 +8,24 @@ from typing import Any, Final
 import msgspec
 
 from journeyman.app import App
-from journeyman.doors.web.guard import Receive, Scope, Send
+from journeyman.doors.web.answers import Answer
 
 _encode = msgspec.json.Encoder().encode
 
-_JSON: Final = (b"content-type", b"application/json")
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
-class JsonAnswer:
-    """A value as JSON: an ASGI application, which litestar sends as it is.
+class JsonAnswer(Answer):
+    """A value as JSON.
 
-    Its own Response took 15 % of a command in a profile: it merges headers, cookies and defaults of several layers.
+    litestar's own Response took 15 % of a command in a profile: it merges headers, cookies and defaults of several
+    layers.
     """
 
-    __slots__ = ("_body", "_headers", "_status")
+    __slots__ = ()
 
     def __init__(self, value: Any, *, status: int = 200, headers: Mapping[str, str] = _NO_HEADERS) -> None:
-        self._status = status
-        self._headers = headers
-        self._body = _encode(value)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [_JSON, (b"content-length", b"%d" % len(self._body))]
-        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._headers.items()]
-        await send({"type": "http.response.start", "status": self._status, "headers": headers})
-        await send({"type": "http.response.body", "body": self._body})
+        super().__init__(_encode(value), media_type="application/json", status=status, headers=headers)
 
 
 def freshness(app: App, settled: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.http import commands, queries
@@ -16,11 +17,12 @@ from journeyman.doors.http.listing import listing_handlers
 from journeyman.doors.http.log import log_handlers
 from journeyman.doors.http.openapi import openapi_handler
 from journeyman.doors.http.queries import query_handlers
+from journeyman.doors.web.answers import problem_answer
+from journeyman.doors.web.asgi import ASGIApp, Scope
 from journeyman.doors.web.exposed import exposed_commands, exposed_queries
-from journeyman.doors.web.guard import LOOPBACK_HOSTS, ASGIApp, Guard
+from journeyman.doors.web.guard import LOOPBACK_HOSTS, AnswerTo, Guard
 from journeyman.doors.web.problems import (
     BAD_REQUEST,
-    CONTENT_TYPE,
     METHOD_NOT_ALLOWED,
     UNKNOWN_PATH,
     Refused,
@@ -47,21 +49,9 @@ def http_app(
         allowed_hosts: the names, without port, under which clients may ask for it.
         actor_of: who sends a command, of the ASGI scope: recorded with it.
     """
-    return build(app, streams=Streams(), allowed_hosts=allowed_hosts, actor_of=actor_of)
-
-
-def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of: ActorOf = lambda _: "http") -> ASGIApp:
-    """Like `http_app`, with streams that the caller can end."""
     litestar = Litestar(
-        [
-            *command_handlers(app, actor_of),
-            *query_handlers(app),
-            *listing_handlers(app.catalog),
-            *log_handlers(app, streams),
-            *health_handlers(app, streams),
-            openapi_handler(app.catalog),
-        ],
-        exception_handlers={Exception: _Problems(app)},
+        http_handlers(app, Streams(), actor_of=actor_of),
+        exception_handlers={Exception: Refusals(app)},
         openapi_config=None,
         logging_config=None,
         debug=False,
@@ -69,10 +59,23 @@ def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of:
     return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts)
 
 
-class _Problems:
-    """Turns whatever a request raised into a problem document."""
+def http_handlers(app: App, streams: Streams, *, actor_of: ActorOf) -> list[HTTPRouteHandler]:
+    """The door's handlers: for a door by itself, or for a site that has others, too."""
+    return [
+        *command_handlers(app, actor_of),
+        *query_handlers(app),
+        *listing_handlers(app.catalog),
+        *log_handlers(app, streams),
+        *health_handlers(app, streams),
+        openapi_handler(app.catalog),
+    ]
 
-    def __init__(self, app: App) -> None:
+
+class Refusals:
+    """Answers whatever a request raised: by problem documents, unless another `answer` is given."""
+
+    def __init__(self, app: App, *, answer: AnswerTo = problem_answer) -> None:
+        self._answer = answer
         self._names = {
             commands.PREFIX: ("command", [command.name for command in exposed_commands(app.catalog)]),
             queries.PREFIX: ("query", [query.name for query in exposed_queries(app.catalog)]),
@@ -80,11 +83,12 @@ class _Problems:
 
     def __call__(self, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         refused = self._routing(request, error) if isinstance(error, HTTPException) else refusal_of(error)
+        answer = self._answer(cast(Scope, request.scope), refused)
         return Response(
-            refused.document,
-            status_code=refused.problem.status,
-            headers=refused.headers,
-            media_type=CONTENT_TYPE,
+            answer.body,
+            status_code=answer.status,
+            headers=dict(answer.headers),
+            media_type=answer.media_type.partition(";")[0],  # litestar adds the character set itself.
         )
 
     def _routing(self, request: Request[Any, Any, Any], error: HTTPException) -> Refused:

@@ -11,9 +11,9 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.http.answers import JsonAnswer
+from journeyman.doors.web.asgi import Scope
 from journeyman.doors.web.bodies import parse, read_body
 from journeyman.doors.web.exposed import exposed_commands
-from journeyman.doors.web.guard import Scope
 from journeyman.doors.web.headers import idempotency_key, require_json
 from journeyman.doors.web.problems import NOT_JSON, Refused
 from journeyman.doors.web.wrong_fields import WrongFields

@@ -15,10 +15,8 @@ from litestar.response import Stream
 from journeyman.app import App
 from journeyman.doors.http.answers import JsonAnswer, freshness
 from journeyman.doors.web.headers import POSITION_MAX, position
-from journeyman.doors.web.problems import busy
 from journeyman.doors.web.query_strings import QueryStringReader
-from journeyman.doors.web.streams import STREAMS_MAX, Streams
-from journeyman.errors import JourneymanError
+from journeyman.doors.web.streams import HEARTBEAT, HEARTBEAT_S, Streams
 from journeyman.message import Record
 
 #: How many bytes of bodies one answer of the log carries, about; at least one message, whatever its size.
@@ -26,9 +24,6 @@ ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
 
 #: How many messages are read from the store at a time.
 READ_LIMIT: Final = 100
-
-#: After how long without messages a stream says that it lives, in seconds.
-HEARTBEAT_S: Final = 15.0
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -78,11 +73,8 @@ def log_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:
     async def log_stream(request: Request[Any, Any, Any]) -> Stream:
         start = stream_start.read(request.scope["query_string"])
         resumed = position(request.scope, b"last-event-id")
-        if streams.ending or streams.open >= STREAMS_MAX:
-            raise busy(f"{streams.open} streams are open already, or the server is stopping.")
         await app.store.log.head()  # A store that can't be read is told now, not by a stream that ends at once.
-        events = _events(app, streams, start.after if resumed is None else resumed)
-        return Stream(events, media_type="text/event-stream")
+        return streams.answer(_events(app, streams, start.after if resumed is None else resumed))
 
     return [log, log_stream]
 
@@ -101,27 +93,21 @@ async def _entries(app: App, wanted: LogRange) -> list[LogEntry]:
 
 
 async def _events(app: App, streams: Streams, after: int) -> AsyncIterator[bytes]:
-    """The log as server-sent events, until the client goes, the application stops, or the streams are ended."""
-    streams.open += 1
+    """The log as server-sent events, until the streams are ended."""
     loop = asyncio.get_running_loop()
-    try:
-        yield b"retry: 1000\n\n"
-        told_at = loop.time()
-        while not streams.ending:
-            records = await app.store.log.read(after, READ_LIMIT)
-            if records:
-                after = records[-1].position
-                yield b"".join(map(_event, records))
-                told_at = loop.time()
-                continue
-            if loop.time() - told_at >= HEARTBEAT_S:
-                yield b": still here\n\n"
-                told_at = loop.time()
-            await streams.wait(app, after)
-    except JourneymanError:
-        return  # The store can't be read, or the application has stopped. The client comes back, and is told why.
-    finally:
-        streams.open -= 1
+    yield b"retry: 1000\n\n"
+    told_at = loop.time()
+    while not streams.ending:
+        records = await app.store.log.read(after, READ_LIMIT)
+        if records:
+            after = records[-1].position
+            yield b"".join(map(_event, records))
+            told_at = loop.time()
+            continue
+        if loop.time() - told_at >= HEARTBEAT_S:
+            yield HEARTBEAT
+            told_at = loop.time()
+        await streams.wait(app, after)
 
 
 def _event(record: Record) -> bytes:

@@ -16,8 +16,8 @@ from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.commands import Recorded
 from journeyman.doors.http.listing import CommandListing, QueryListing, description_of
 from journeyman.doors.http.log import LogEntry, LogRange, StreamStart
+from journeyman.doors.web.asgi import MOUNTED_AT
 from journeyman.doors.web.exposed import exposed_commands, exposed_queries, result_type
-from journeyman.doors.web.guard import MOUNTED_AT
 from journeyman.doors.web.problems import CONTENT_TYPE, Problem
 from journeyman.doors.web.query_strings import QueryStringReader
 from journeyman.feature import Catalog

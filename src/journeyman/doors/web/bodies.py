@@ -29,23 +29,23 @@ _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _STEPS)
 Receive = Callable[[], Awaitable[Any]]
 
 
-async def read_body(scope: Mapping[str, Any], receive: Receive) -> bytes:
-    """The whole body, at most BODY_BYTES_MAX: beyond that, nothing more is kept.
+async def read_body(scope: Mapping[str, Any], receive: Receive, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
+    """The whole body, at most `bytes_max`: beyond that, nothing more is kept.
 
     Raises:
         Refused: it is larger, did not arrive in time, or not whole.
     """
     length = header(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > BODY_BYTES_MAX:
+    if length is not None and length.isdigit() and int(length) > bytes_max:
         _refuse_size()
     try:
         async with asyncio.timeout(BODY_S_MAX):
-            return await _read(receive)
+            return await _read(receive, bytes_max)
     except TimeoutError:
         raise Refused(BODY_TIMEOUT, f"The body must arrive within {BODY_S_MAX:g} s.") from None
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     more = True
@@ -55,7 +55,7 @@ async def _read(receive: Receive) -> bytes:
             raise Refused(BAD_REQUEST, "The body did not arrive whole.")
         chunks.append(event.get("body", b""))
         size += len(chunks[-1])
-        if size > BODY_BYTES_MAX:
+        if size > bytes_max:
             _refuse_size()
         more = event.get("more_body", False)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -7,47 +7,48 @@ And what changes something must not come from a foreign origin.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
+from journeyman.doors.web.answers import Answer, problem_answer
+from journeyman.doors.web.asgi import MOUNTED_AT, ASGIApp, Event, Receive, Scope, Send
 from journeyman.doors.web.headers import header
-from journeyman.doors.web.problems import (
-    BAD_HEADER,
-    CONTENT_TYPE,
-    FOREIGN_ORIGIN,
-    WRONG_HOST,
-    Refused,
-)
-
-Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from journeyman.doors.web.problems import BAD_HEADER, FOREIGN_ORIGIN, WRONG_HOST, Refused
 
 #: The names that this machine has for itself.
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 
-#: Where the scope keeps the prefix that the door is mounted under.
-MOUNTED_AT: Final = "journeyman.mounted_at"
-
 #: Methods that change nothing, so that any site may have a browser send them; it can't read the answer.
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-SECURITY_HEADERS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)
+#: What every answer has, unless it says something else itself.
+SECURITY_HEADERS: Final = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
+
+#: What a page has instead: it may load what this server serves, and nothing inline. A browser that may send no referrer
+#: sends "Origin: null" with a form, too (Fetch, "append a request Origin header"): the check below would refuse it.
+PAGE_HEADERS: Final = {
+    **SECURITY_HEADERS,
+    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    b"referrer-policy": b"same-origin",
+}
+
+#: What answers a request that is refused.
+AnswerTo = Callable[[Scope, Refused], Answer]
 
 
 class Guard:
-    """ASGI middleware in front of the whole door."""
+    """ASGI middleware in front of all doors. Without another `answer`, refusals are problem documents."""
 
-    def __init__(self, inner: ASGIApp, *, allowed_hosts: Iterable[str]) -> None:
+    def __init__(self, inner: ASGIApp, *, allowed_hosts: Iterable[str], answer: AnswerTo = problem_answer) -> None:
         self._inner = inner
+        self._answer = answer
         self._allowed_hosts = frozenset(host.strip("[]").lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,13 +62,13 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_secured(event: Event) -> None:
             if event["type"] == "http.response.start":
-                event["headers"] = [*event["headers"], *SECURITY_HEADERS]
+                event["headers"] = _secured(list(event["headers"]))
             await send(event)
 
         try:
             self._check(scope)
         except Refused as refused:
-            await _answer(refused, send_secured)
+            await self._answer(scope, refused)(scope, receive, send_secured)
         else:
             await self._inner(_without_prefix(scope), receive, send_secured)
 
@@ -79,6 +80,15 @@ class Guard:
             raise Refused(WRONG_HOST, f"Ask for {' or '.join(sorted(self._allowed_hosts))}.")
         if scope["method"] not in SAFE_METHODS:
             _check_origin(scope, authority)
+
+
+def _secured(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    given = dict(headers)
+    is_page = given.get(b"content-type", b"").startswith(b"text/html")
+    missing = PAGE_HEADERS if is_page else SECURITY_HEADERS
+    if missing.keys().isdisjoint(given):  # As for every answer of the JSON door: it is asked the most.
+        return [*headers, *missing.items()]
+    return headers + [(name, value) for name, value in missing.items() if name not in given]
 
 
 def _without_prefix(scope: Scope) -> Scope:
@@ -105,10 +115,3 @@ def _check_origin(scope: Scope, authority: str) -> None:
         raise Refused(FOREIGN_ORIGIN, "The command comes from a page of another origin.")
     if header(scope, b"sec-fetch-site") not in (None, "same-origin", "none"):
         raise Refused(FOREIGN_ORIGIN, "The command comes from a page of another site.")
-
-
-async def _answer(refused: Refused, send: Send) -> None:
-    document = refused.document
-    headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(document)).encode())]
-    await send({"type": "http.response.start", "status": refused.problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": document})

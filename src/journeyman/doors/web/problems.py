@@ -89,6 +89,7 @@ BODY_TIMEOUT: Final = Kind("body-timeout", 408, "The body did not arrive in time
 REJECTED: Final = Kind("rejected", 409, "The state does not allow this command")
 KEY_REUSED: Final = Kind("key-reused", 409, "The idempotency key belongs to another command")
 TOO_LARGE: Final = Kind("too-large", 413, "The body is too large")
+NOT_A_FORM: Final = Kind("not-a-form", 415, "The body must be sent as a form")
 NOT_JSON_TYPE: Final = Kind("not-json-type", 415, "The body must be sent as application/json")
 WRONG_HOST: Final = Kind("wrong-host", 421, "This server does not answer for that host")
 INVALID: Final = Kind("invalid", 422, "Fields are wrong")

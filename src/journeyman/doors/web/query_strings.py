@@ -21,7 +21,8 @@ VALUES_MAX: Final = 1000
 #: How a field is written: once as text, repeated for a list, or once as JSON where text can't say it.
 Form = Literal["text", "list", "json"]
 
-_LISTS: Final = (
+#: The types that are arrays in JSON, and those that are objects.
+LISTS: Final = (
     inspect.ListType,
     inspect.SetType,
     inspect.FrozenSetType,
@@ -29,7 +30,7 @@ _LISTS: Final = (
     inspect.TupleType,
     inspect.CollectionType,
 )
-_OBJECTS: Final = (
+OBJECTS: Final = (
     inspect.StructType,
     inspect.DictType,
     inspect.TypedDictType,
@@ -44,7 +45,7 @@ class QueryStringReader(Generic[Q]):
     def __init__(self, cls: type[Q]) -> None:
         self._cls = cls
         self.fields: Mapping[str, FieldInfo] = {field.encode_name: field for field in msgspec.structs.fields(cls)}
-        self.forms: Mapping[str, Form] = {name: _form_of(field.type) for name, field in self.fields.items()}
+        self.forms: Mapping[str, Form] = {name: form_of(field.type) for name, field in self.fields.items()}
 
     def read(self, query_string: bytes) -> Q:
         """The struct.
@@ -111,19 +112,24 @@ def _parse(query_string: bytes) -> dict[str, list[str]]:
     return given
 
 
-def _form_of(kind: Any) -> Form:
+def form_of(kind: Any) -> Form:
+    """How a field of that type is written."""
     info = inspect.type_info(kind)
     while isinstance(info, inspect.Metadata):
         info = info.type
     alternatives = info.types if isinstance(info, inspect.UnionType) else (info,)
-    if any(isinstance(one, _OBJECTS) for one in alternatives):
+    if any(isinstance(one, OBJECTS) for one in alternatives):
         return "json"
     for one in alternatives:
-        if isinstance(one, _LISTS):
+        if isinstance(one, LISTS):
             return "json" if _holds_objects(one) else "list"
     return "text"
 
 
 def _holds_objects(info: Any) -> bool:
-    items = info.item_types if isinstance(info, inspect.TupleType) else (info.item_type,)
-    return any(isinstance(item, (*_LISTS, *_OBJECTS)) for item in items)
+    return any(isinstance(item, (*LISTS, *OBJECTS)) for item in items_of(info))
+
+
+def items_of(info: Any) -> tuple[Any, ...]:
+    """The types of a list's items."""
+    return info.item_types if isinstance(info, inspect.TupleType) else (info.item_type,)

@@ -60,6 +60,19 @@ class WrongFields:
             return None  # A type without schema, or a pattern that Python alone can read.
 
 
+def find_wrong(cls: type[Any], value: Any, error: msgspec.ValidationError) -> tuple[FieldError, ...]:
+    """All that is wrong with a value, in plain JSON types, that msgspec refused with this error."""
+    found, first = WrongFields(cls).find(value), _by_msgspec(error)
+    if found and (not first.pointer or any(wrong.pointer.startswith(first.pointer) for wrong in found)):
+        return tuple(found)
+    return (*found, first)
+
+
+def field_of(error: FieldError) -> str:
+    """The field, at the top of what was sent, that the error is in; empty for all of it."""
+    return error.pointer[1:].partition("/")[0].replace("~1", "/").replace("~0", "~")
+
+
 def refuse(errors: Iterable[FieldError]) -> Refused:
     """The refusal that lists them."""
     listed = tuple(errors)

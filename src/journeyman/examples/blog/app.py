@@ -7,4 +7,9 @@ from .posts import PostWorker, posts, summarizer_from_environment
 
 __all__ = ["app", "import_command"]
 
-app = App(features=[posts], workers=[PostWorker(summarizer_from_environment)], store="sqlite:///blog.db")
+app = App(
+    features=[posts],
+    workers=[PostWorker(summarizer_from_environment)],
+    pages=[f"{__package__}.posts.pages:pages"],
+    store="sqlite:///blog.db",
+)

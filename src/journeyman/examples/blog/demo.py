@@ -66,7 +66,11 @@ def run(store: str, *, serving: Serving | None = None, delay_s: float = 0.0, as_
 async def _run(store: str, serving: Serving | None, delay_s: float, console: Console, *, as_json: bool) -> Result:
     _end_on_signals()
     summarizer = summarizer_from_environment()
-    app = App(features=[posts], workers=[PostWorker(lambda: _Slow(summarizer, delay_s) if delay_s else summarizer)])
+    app = App(
+        features=[posts],
+        workers=[PostWorker(lambda: _Slow(summarizer, delay_s) if delay_s else summarizer)],
+        pages=[f"{__package__}.posts.pages:pages"],
+    )
     started = monotonic()
     documents = await asyncio.to_thread(lambda: list(standard_library_documents()))
     async with app.running(store), serving(app) if serving else nullcontext() as url:
@@ -186,7 +190,7 @@ def _point_onward(result: Result, url: str | None, console: Console) -> None:
     if result.store != "memory:":
         lines.append(("the log", f"{again} --store {result.store} log tail"))
     if url is not None:
-        lines.append(("the posts", f"{url}/queries/posts/list   (until Ctrl-C)"))
+        lines.append(("the posts", f"{url}   (until Ctrl-C; the same as JSON: {url}/queries/posts/list)"))
     text = "\n".join(f"  {what:14} {where}" for what, where in lines)
     console.print(f"\nWhere to look next\n{text}", highlight=False, markup=False, soft_wrap=True)
 

@@ -29,8 +29,16 @@ class CreatePost(Command):
 
     def apply(self, state: PostsState, message: Message["CreatePost"]) -> None:
         at = message.position
-        post = Post(post_id=self.post_id, title=self.title, content=self.content, created_at=at, updated_at=at)
-        state.posts.put(post)
+        state.posts.put(
+            Post(
+                post_id=self.post_id,
+                title=self.title,
+                content=self.content,
+                created_at=at,
+                updated_at=at,
+                published_on=message.recorded_at,
+            )
+        )
 
 
 @posts.command("update", subject="post_id")

@@ -1,5 +1,6 @@
 """What the posts feature keeps."""
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ class Post(Struct, frozen=True, kw_only=True):
     content: str
     created_at: int
     updated_at: int
+    published_on: datetime
     summary_status: SummaryStatus = "none"
     request_id: str | None = None
     summary: str | None = None
