@@ -1,0 +1,106 @@
+"""The proof that a form is ours: a token in it that no other site can know (CSRF).
+
+Three things stop another site from sending a form in somebody's name: the cookie's SameSite=Strict, the check of Origin
+and Sec-Fetch-Site, and this, which needs no browser's help. A request whose Authorization header shows a token needs no
+proof, because no browser adds that by itself. Nor does JSON over this machine's own interface, where there is no
+cookie: to send `application/json` across origins, a browser asks first, and nobody here answers that.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from journeyman.doors.web.bodies import Receive, read_body
+from journeyman.doors.web.forms import CSRF, FORM_BYTES_MAX
+from journeyman.doors.web.headers import header
+from journeyman.doors.web.problems import NO_PROOF, Refused
+from journeyman.errors import JourneymanError
+from journeyman.store.base import KeyValue
+
+logger = logging.getLogger(__name__)
+
+#: Where a script puts it; a form has it in the field CSRF.
+HEADER: Final = "x-csrf-token"
+
+#: Where the store keeps the secret that forms are proved by where nobody signs in.
+KEY: Final = "forms-secret"
+
+_FORM: Final = "application/x-www-form-urlencoded"
+#: The types that a form of another site can have.
+_FORMS: Final = frozenset({_FORM, "multipart/form-data", "text/plain", ""})
+
+#: Commands are taken as JSON only, and what is sent as anything else gets a word that helps its sender more.
+_JSON_ONLY: Final = "/commands/"
+
+
+class FormSecret:
+    """The secret of all processes of one store; made by the first of them that needs it."""
+
+    def __init__(self, keys: Callable[[], KeyValue]) -> None:
+        self._keys = keys
+        self._secret: bytes | None = None
+
+    async def proof(self) -> str:
+        """What forms bring along where nobody signs in."""
+        if self._secret is None:
+            self._secret = await self._shared()
+        return hmac.new(self._secret, b"form", "sha256").hexdigest()
+
+    async def _shared(self) -> bytes:
+        new = secrets.token_bytes(32)
+        try:
+            keys = self._keys()
+            if await keys.put(KEY, new, expect=0) is None and (kept := await keys.get(KEY)) is not None:
+                return kept.value
+        except JourneymanError as error:
+            logger.warning("forms of this process are taken by itself only, since the store is away: %s", error)
+        return new
+
+
+async def require_proof(scope: Mapping[str, Any], receive: Receive, proof: str) -> Receive:
+    """Refuse a form without proof. Returns what the body is to be read from now: looking for it may have read it.
+
+    Raises:
+        Refused: there is no proof, it is a wrong one, or the body can't be read within its bounds.
+    """
+    given = header(scope, HEADER.encode())
+    if given is None and media_type_of(scope) == _FORM:
+        body = await read_body(scope, receive, bytes_max=FORM_BYTES_MAX)
+        given, receive = _field(body), _again(body, receive)
+    if not hmac.compare_digest((given or "").encode(errors="replace"), proof.encode()):
+        raise Refused(
+            NO_PROOF,
+            f"A form must bring the field {CSRF}, or the header {HEADER}, that its page was sent with. Load the page "
+            "again, and send it from there. A program sends JSON, with Authorization where tokens are set up.",
+        )
+    return receive
+
+
+def could_be_another_sites(scope: Mapping[str, Any]) -> bool:
+    """Whether another site's form could make a browser send it, were it not for its origin."""
+    return media_type_of(scope) in _FORMS and not scope["path"].startswith(_JSON_ONLY)
+
+
+def media_type_of(scope: Mapping[str, Any]) -> str:
+    """The type of the body, without parameters."""
+    return (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
+
+
+def _field(body: bytes) -> str:
+    """The proof in a form. It has only characters that are sent as they are."""
+    start = f"{CSRF}=".encode()
+    return next((pair[len(start) :].decode("latin-1") for pair in body.split(b"&") if pair.startswith(start)), "")
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """The body once more; then what else comes."""
+    events: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Any:
+        return events.pop() if events else await receive()
+
+    return receive_again
