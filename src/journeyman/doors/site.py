@@ -17,6 +17,7 @@ from journeyman.doors.web.admission import ActorOf, Admission, Mounted
 from journeyman.doors.web.answers import SeeOther
 from journeyman.doors.web.asgi import ASGIApp
 from journeyman.doors.web.guard import LOOPBACK_HOSTS, Guard
+from journeyman.doors.web.observed import Observed
 from journeyman.doors.web.sign_in import SignIn
 from journeyman.doors.web.streams import Streams
 from journeyman.doors.web.templates import COMMON_ASSETS
@@ -72,6 +73,7 @@ def build(
         admission=admission,
         sign_in=sign_in,
         answer=error_pages.answer,
+        observed=Observed(app.meter, app.tracing),
     )
 
 

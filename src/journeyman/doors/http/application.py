@@ -15,6 +15,7 @@ from journeyman.doors.http.commands import command_handlers
 from journeyman.doors.http.health import health_handlers
 from journeyman.doors.http.listing import listing_handlers
 from journeyman.doors.http.log import log_handlers
+from journeyman.doors.http.metrics import metrics_handler
 from journeyman.doors.http.openapi import openapi_handler
 from journeyman.doors.http.queries import query_handlers
 from journeyman.doors.web.admission import ActorOf, Mounted
@@ -22,6 +23,7 @@ from journeyman.doors.web.answers import problem_answer
 from journeyman.doors.web.asgi import ASGIApp, Scope
 from journeyman.doors.web.exposed import exposed_commands, exposed_queries
 from journeyman.doors.web.guard import LOOPBACK_HOSTS, AnswerTo, Guard
+from journeyman.doors.web.observed import Observed
 from journeyman.doors.web.problems import (
     BAD_REQUEST,
     METHOD_NOT_ALLOWED,
@@ -58,7 +60,8 @@ def http_app(
         debug=False,
     )
     admission = Mounted(actor_of, keys=lambda: app.store.keys)
-    return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts, admission=admission)
+    observed = Observed(app.meter, app.tracing)
+    return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts, admission=admission, observed=observed)
 
 
 def http_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:
@@ -69,6 +72,7 @@ def http_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:
         *listing_handlers(app.catalog),
         *log_handlers(app, streams),
         *health_handlers(app, streams),
+        metrics_handler(app, streams),
         openapi_handler(app.catalog),
     ]
 

@@ -166,6 +166,7 @@ def _fixed_paths(schemas: _Schemas) -> Json:
             media_type="text/event-stream",
         ),
         "/workers": _get("What each worker is doing.", _list(schemas.of(WorkerStatus)), [], 503),
+        "/metrics": _get("What monitors look at.", text, media_type="text/plain"),
         "/health/live": _get("The process answers.", {"type": "object"}),
         "/health/ready": _get("Commands and queries can be answered.", {"type": "object"}, [], 503),
         "/openapi.json": _get("This document.", {"type": "object"}),

@@ -16,6 +16,7 @@ from journeyman.doors.web.admission import Admission
 from journeyman.doors.web.answers import Answer, problem_answer
 from journeyman.doors.web.asgi import MOUNTED_AT, ASGIApp, Event, Receive, Scope, Send
 from journeyman.doors.web.headers import header
+from journeyman.doors.web.observed import Observed
 from journeyman.doors.web.problems import BAD_HEADER, FOREIGN_ORIGIN, READ_ONLY, WRONG_HOST, Refused
 from journeyman.doors.web.proof import could_be_another_sites, require_proof
 from journeyman.doors.web.sign_in import SignIn
@@ -54,6 +55,7 @@ class Guard:
     Args:
         admission: finds out who asks.
         sign_in: where browsers sign in; None where nobody does.
+        observed: counts and traces what is answered.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Guard:
         admission: Admission,
         sign_in: SignIn | None = None,
         answer: AnswerTo = problem_answer,
+        observed: Observed | None = None,
     ) -> None:
         self._inner = inner
+        self._observed = observed or Observed()
         self._admission = admission
         self._sign_in = sign_in
         self._answer = answer
@@ -80,13 +84,16 @@ class Guard:
             await self._http(_without_prefix(scope), receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_secured(event: Event) -> None:
-            if event["type"] == "http.response.start":
-                event["headers"] = _secured(list(event["headers"]))
-            await send(event)
+        with self._observed.request(scope) as begun:
 
-        answer, receive = await self._admitted(scope, receive)
-        await answer(scope, receive, send_secured)
+            async def send_secured(event: Event) -> None:
+                if event["type"] == "http.response.start":
+                    event["headers"] = _secured(list(event["headers"]))
+                    begun(event["status"])
+                await send(event)
+
+            answer, receive = await self._admitted(scope, receive)
+            await answer(scope, receive, send_secured)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> tuple[ASGIApp, Receive]:
         """What answers, and what it reads the body from."""
