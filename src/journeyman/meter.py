@@ -5,7 +5,7 @@ It costs nearly nothing: a batch is counted at once, and nothing is locked, sinc
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
@@ -52,18 +52,16 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def add_ascending(self, values: Sequence[float]) -> None:
-        """Count values that do not fall: one look for each bound, instead of one for each value."""
-        before = 0
+    def add_since(self, starts: Sequence[float], now: float) -> None:
+        """Count how long ago each start is. They do not fall: so there is a look for each bound, not for each start."""
+        longer = len(starts)
         for index, bound in enumerate(self.bounds):
-            below = bisect_right(values, bound, before)
-            self.counts[index] += below - before
-            if below == len(values):
+            within, longer = longer, bisect_left(starts, now - bound, 0, longer)
+            self.counts[index] += within - longer
+            if not longer:
                 break
-            before = below
-        else:
-            self.counts[-1] += len(values) - before
-        self.sum += sum(values)
+        self.counts[-1] += longer
+        self.sum += now * len(starts) - sum(starts)
 
 
 class Meter:
@@ -89,8 +87,7 @@ class Meter:
             self.command_s.add(now_s - pendings[0].submitted_s)
             self.commands[_name(pendings[0]), "recorded"] += 1
             return
-        # The first has waited longest: they came in this order.
-        self.command_s.add_ascending([now_s - at_s for at_s in map(_submitted_s, reversed(pendings))])
+        self.command_s.add_since(list(map(_submitted_s, pendings)), now_s)
         if recorded == len(pendings):
             for name, count in Counter(map(_name, pendings)).items():
                 self.commands[name, "recorded"] += count
