@@ -67,7 +67,7 @@ class Local:
         self._secret = FormSecret(keys)
 
     async def admit(self, scope: Mapping[str, Any]) -> Access:
-        if not _PROXIES.isdisjoint(name for name, _ in scope["headers"]):
+        if not _PROXIES.isdisjoint(dict(scope["headers"])):
             raise Refused(
                 BEHIND_PROXY,
                 "Behind a proxy, anybody might ask. Set JOURNEYMAN_OPERATOR_TOKEN, and restart the server; "

@@ -8,6 +8,7 @@ cookie: to send `application/json` across origins, a browser asks first, and nob
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import secrets
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: Where a script puts it; a form has it in the field CSRF.
 HEADER: Final = "x-csrf-token"
 
+#: How long the store may take to tell it.
+STORE_S: Final = 0.5
+
 #: Where the store keeps the secret that forms are proved by where nobody signs in.
 KEY: Final = "forms-secret"
 
@@ -42,23 +46,34 @@ class FormSecret:
 
     def __init__(self, keys: Callable[[], KeyValue]) -> None:
         self._keys = keys
-        self._secret: bytes | None = None
+        #: What this process has until it knows what all have.
+        self._own = secrets.token_bytes(32)
+        self._proof: str | None = None
 
     async def proof(self) -> str:
         """What forms bring along where nobody signs in."""
-        if self._secret is None:
-            self._secret = await self._shared()
-        return hmac.new(self._secret, b"form", "sha256").hexdigest()
+        if self._proof is None:
+            shared = await self._share()
+            if shared is None:
+                return _proof_by(self._own)
+            self._proof = _proof_by(shared)
+        return self._proof
 
-    async def _shared(self) -> bytes:
-        new = secrets.token_bytes(32)
+    async def _share(self) -> bytes | None:
         try:
-            keys = self._keys()
-            if await keys.put(KEY, new, expect=0) is None and (kept := await keys.get(KEY)) is not None:
-                return kept.value
-        except JourneymanError as error:
-            logger.warning("forms of this process are taken by itself only, since the store is away: %s", error)
-        return new
+            async with asyncio.timeout(STORE_S):
+                keys = self._keys()
+                if await keys.put(KEY, self._own, expect=0) is not None:
+                    return self._own
+                kept = await keys.get(KEY)
+                return kept.value if kept is not None else None
+        except (JourneymanError, TimeoutError) as error:
+            logger.warning("while the store is away, forms of this process are taken by no other: %r", error)
+            return None
+
+
+def _proof_by(secret: bytes) -> str:
+    return hmac.new(secret, b"form", "sha256").hexdigest()
 
 
 async def require_proof(scope: Mapping[str, Any], receive: Receive, proof: str) -> Receive:
@@ -82,7 +97,7 @@ async def require_proof(scope: Mapping[str, Any], receive: Receive, proof: str) 
 
 def could_be_another_sites(scope: Mapping[str, Any]) -> bool:
     """Whether another site's form could make a browser send it, were it not for its origin."""
-    return media_type_of(scope) in _FORMS and not scope["path"].startswith(_JSON_ONLY)
+    return not scope["path"].startswith(_JSON_ONLY) and media_type_of(scope) in _FORMS
 
 
 def media_type_of(scope: Mapping[str, Any]) -> str:
