@@ -30,6 +30,9 @@ GRACE_S: Final = 2
 #: How many connections may be open at a time.
 CONNECTIONS_MAX: Final = 1000
 
+#: How long a client may take nothing of its answer, in seconds; then the connection is closed.
+UNREAD_S_MAX: Final = 30
+
 #: How many connections may wait to be taken.
 BACKLOG: Final = 2048
 
@@ -158,6 +161,8 @@ def _listen(address: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; its connections inherit it.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S_MAX * 1000)
         listening.bind((address, port))
         listening.listen(BACKLOG)
     except (OSError, OverflowError) as error:
