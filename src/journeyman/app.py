@@ -17,7 +17,8 @@ from journeyman.fingerprint import fingerprint
 from journeyman.follower import MessageSource
 from journeyman.heartbeat import Note
 from journeyman.membership import TAKEOVER_S
-from journeyman.message import INTERNAL_PREFIX, Message
+from journeyman.message import INTERNAL_PREFIX, NO_META, Message, Meta
+from journeyman.meter import Meter
 from journeyman.pending import Envelope
 from journeyman.receipts import Receipt, receipts
 from journeyman.running import Parts, Registration, Running
@@ -27,6 +28,7 @@ from journeyman.status import WorkerStatus
 from journeyman.store.base import MessageLog, Store
 from journeyman.store.open import open_store
 from journeyman.tables import AppState
+from journeyman.telemetry import Tracing, told
 from journeyman.timing import SYSTEM_TIMING, Timing
 from journeyman.todo.jobs import OPERATOR_COMMANDS, jobs
 from journeyman.todo.ledger import JobLedger
@@ -103,6 +105,9 @@ class App:
         self._snapshot_every = snapshot_every
         self._code_version = code_version
         self._timing = timing
+        #: What this process counts, for monitors; and whom it tells of its spans.
+        self.meter = Meter()
+        self.tracing = Tracing()
         self._starting = False
         self._running: Running | None = None
         for worker in workers:
@@ -186,6 +191,7 @@ class App:
         if self._starting or self._running is not None:
             raise DefinitionError("The application is started already.")
         self._starting = True
+        self.tracing.begin()
         try:
             opened = await open_store(self.store_url(store)) if store is None or isinstance(store, str) else store
             running = Running(self._parts(), opened, owns_store=opened is not store)
@@ -270,15 +276,17 @@ class App:
             Busy, NotRunning, NotReady: it was not recorded; try again later.
             OutcomeUnknown: it may have been recorded; execute it again with the same idempotency key.
         """
-        envelope = Envelope(
-            actor=actor,
-            idempotency_key=idempotency_key,
-            correlation_id=cause.correlation_id if cause is not None else None,
-            causation_id=cause.id if cause is not None else None,
-        )
         if type(command) in self._internal:
             raise Rejected(f"{self.catalog.name_of(type(command))} is a fact that only the framework records.")
-        return await self._now_running().executor.submit(command, envelope)
+        executor, before = self._now_running().executor, cause.meta if cause is not None else None
+        if not self.tracing.collects:
+            traceparent = self.tracing.here(before)
+            return await executor.submit(command, _envelope(actor, idempotency_key, cause, traceparent))
+        name = f"execute {self.catalog.known_name_of(type(command))}"
+        with self.tracing.span(name, parent=self.tracing.here(before)) as span:
+            receipt = await executor.submit(command, _envelope(actor, idempotency_key, cause, self.tracing.here()))
+            told(span, position=receipt.position)
+            return receipt
 
     async def query(self, query: Query[T], *, at_least: int | None = None, timeout_s: float = 5.0) -> T:
         """The answer from the settled state: never from a command that is not durable.
@@ -371,6 +379,8 @@ class App:
             todo_workers=self.todo_workers,
             registrations=self._registrations,
             timing=self._timing,
+            meter=self.meter,
+            tracing=self.tracing,
             limits=self._limits,
             takeover_s=self._takeover_s,
             snapshot_every=self._snapshot_every,
@@ -383,6 +393,18 @@ class App:
         if self._running is None:
             raise NotRunning("The application is not started. Use it inside `async with app.running():`.")
         return self._running
+
+
+def _envelope(
+    actor: str | None, idempotency_key: str | None, cause: Message[Any] | None, traceparent: str | None
+) -> Envelope:
+    return Envelope(
+        actor=actor,
+        idempotency_key=idempotency_key,
+        correlation_id=cause.correlation_id if cause is not None else None,
+        causation_id=cause.id if cause is not None else None,
+        meta=NO_META if traceparent is None else Meta(traceparent=traceparent),
+    )
 
 
 class Blocking:

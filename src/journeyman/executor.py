@@ -31,11 +31,13 @@ from journeyman.errors import (
 )
 from journeyman.feature import Catalog, Command
 from journeyman.message import Record
+from journeyman.meter import Meter
 from journeyman.pending import WAITING_MAX, Envelope, Pending, WaitingCommands, prepare
 from journeyman.receipts import Receipt
 from journeyman.replica import Replica
 from journeyman.store.base import MessageLog
 from journeyman.tables import AppState
+from journeyman.telemetry import NO_TRACING, Tracing
 from journeyman.timing import Timing
 
 T = TypeVar("T")
@@ -105,12 +107,16 @@ class Executor:
         timing: Timing,
         on_settled: Callable[[], None] = lambda: None,
         limits: Limits = Limits(),
+        meter: Meter | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._log = log
         self._catalog = catalog
         self._replica = replica
         self._timing = timing
         self._limits = limits
+        self.meter = meter or Meter()
+        self.tracing = tracing
         # Kept, because Python 3.11 asks the kernel for the process's id each time that the running loop is asked for.
         self._loop = asyncio.get_running_loop()
         self._on_settled = on_settled
@@ -163,13 +169,17 @@ class Executor:
 
     def submit(self, command: Command, envelope: Envelope) -> asyncio.Future[Receipt]:
         """Like `execute`, without waiting. What is submitted in order is judged in that order."""
-        self._check_running()
-        if self._stopping:
-            raise NotRunning("The application is stopping. Nothing was recorded.")
-        if self.stalled_since is not None:
-            raise Busy("The store is slow to answer.")
-        pending = prepare(self._catalog, command, envelope, self._loop, id=self._timing.new_id())
-        self._commands.add(pending)
+        try:
+            self._check_running()
+            if self._stopping:
+                raise NotRunning("The application is stopping. Nothing was recorded.")
+            if self.stalled_since is not None:
+                raise Busy("The store is slow to answer.")
+            pending = prepare(self._catalog, command, envelope, self._loop, id=self._timing.new_id())
+            self._commands.add(pending)
+        except JourneymanError as error:
+            self.meter.refused(self._catalog.known_name_of(type(command)), error)
+            raise
         self._wake.set()
         return pending.future
 
@@ -260,8 +270,9 @@ class Executor:
         """Judge waiting commands in order, as many as one append may carry, and apply those that are taken."""
         batch.pendings = self._commands.take()
         recorded_at_us = self._timing.now_us()
-        for pending in batch.pendings:
-            pending.outcome = self._judge(pending, batch, recorded_at_us)
+        with self.tracing.batch("apply", batch.pendings):
+            for pending in batch.pendings:
+                pending.outcome = self._judge(pending, batch, recorded_at_us)
         self._speculating = bool(batch.records)
 
     def _judge(self, pending: Pending, batch: _Batch, recorded_at_us: int) -> Receipt | JourneymanError:
@@ -293,11 +304,15 @@ class Executor:
         """
         if not batch.pendings:
             return
-        stall = asyncio.get_running_loop().call_later(self._limits.stall_s, self._stall)
+        began_s = self._loop.time()
+        stall = self._loop.call_later(self._limits.stall_s, self._stall)
         try:
-            await self._append_until_told(batch.records, after=self._replica.settled_position)
+            with self.tracing.batch("append", batch.pendings):
+                await self._append_until_told(batch.records, after=self._replica.settled_position)
         finally:
             stall.cancel()
+        if batch.records:
+            self.meter.appended(len(batch.records), self._loop.time() - began_s)
 
     def _settle(self, batch: _Batch) -> None:
         """The batch is durable: keep it, answer the queries that waited, tell the callers."""
@@ -310,6 +325,7 @@ class Executor:
         for pending in batch.pendings:
             assert pending.outcome is not None
             pending.tell(pending.outcome)
+        self.meter.told(batch.pendings, recorded=len(batch.records))
         if batch.records:
             self._moved()
 
@@ -344,7 +360,7 @@ class Executor:
         self._undo()
         if now - self._lost_since > self._limits.conflict_s:
             self._losses = 0
-            batch.tell(Busy(f"Other writers were faster for {self._limits.conflict_s:g} s."))
+            self._tell(batch, Busy(f"Other writers were faster for {self._limits.conflict_s:g} s."))
         else:
             self._commands.put_back(batch.pendings)
         batch.pendings = []
@@ -354,10 +370,10 @@ class Executor:
         """The batch was not recorded, or nobody knows: take it back and tell its callers."""
         self._undo()
         self._failures += 1
-        batch.tell(error)
+        self._tell(batch, error)
         if not batch.pendings:
             # The store can't even be read: whoever waits is told, and the next look is not at once.
-            self._commands.tell_all(error)
+            self._tell_waiting(error)
             self._tell_queries(error)
             await asyncio.sleep(self._pause_s(self._failures))
 
@@ -373,7 +389,7 @@ class Executor:
         """The append takes too long: serve queries as of the last settled position until its outcome is known."""
         self._undo()
         self.stalled_since = asyncio.get_running_loop().time()
-        self._commands.tell_all(Busy("The store is slow to answer."))
+        self._tell_waiting(Busy("The store is slow to answer."))
 
     def _recover(self, batch: _Batch) -> None:
         """The append that stalled was done after all: apply it as what it is now, a part of the log."""
@@ -461,6 +477,13 @@ class Executor:
 
     # Telling.
 
+    def _tell(self, batch: _Batch, error: JourneymanError) -> None:
+        batch.tell(error)
+        self.meter.failed(batch.pendings, error)
+
+    def _tell_waiting(self, error: JourneymanError) -> None:
+        self.meter.failed(self._commands.tell_all(error), error)
+
     def _moved(self) -> None:
         position = self.position
         for wanted, future in self._position_waiters:
@@ -504,9 +527,9 @@ class Executor:
     def _end(self, failure: JourneymanError) -> None:
         """Whatever ended the executor, nobody may wait for it any more."""
         self.failure = failure
-        self._batch.tell(OutcomeUnknown(_UNKNOWN))
+        self._tell(self._batch, OutcomeUnknown(_UNKNOWN))
         self._undo()
-        self._commands.tell_all(failure)
+        self._tell_waiting(failure)
         self._tell_queries(failure)
         for _, future in self._position_waiters:
             if not future.done():

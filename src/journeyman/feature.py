@@ -376,6 +376,11 @@ class Catalog:
             raise UnknownName("query", type(query).__name__, list(self.queries))
         return found
 
+    def known_name_of(self, command: type[Command]) -> str:
+        """The message name of a command class; "unknown" for one that belongs to no feature of this application."""
+        found = self._command_of.get(command)
+        return "unknown" if found is None else found.name
+
     def name_of(self, command: type[Command]) -> str:
         """The message name of a command class.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import perf_counter
 from typing import Final
 
 import msgspec
+from msgspec import field
 
 from journeyman.codec import encode_meta
 from journeyman.errors import Busy, Invalid, JourneymanError, TooLarge
@@ -49,6 +51,8 @@ class Pending(msgspec.Struct, eq=False):
     future: asyncio.Future[Receipt]
     meta: bytes | None = None
     outcome: Receipt | JourneymanError | None = None
+    #: When it came, on the clock that durations are measured with.
+    submitted_s: float = field(default_factory=perf_counter)
 
     def propose(self, *, position: int, recorded_at_us: int) -> Message[Command]:
         """The message this command becomes if it is taken at that position."""
@@ -119,11 +123,13 @@ class WaitingCommands:
         self._pendings.extendleft(reversed(batch))
         self._bytes += sum(len(pending.data) for pending in batch)
 
-    def tell_all(self, error: JourneymanError) -> None:
-        """Tell every caller the error; nobody waits any more."""
-        while self._pendings:
-            self._pendings.popleft().tell(error)
-        self._bytes = 0
+    def tell_all(self, error: JourneymanError) -> list[Pending]:
+        """Tell every caller the error; nobody waits any more. Returns what had waited."""
+        told, self._bytes = list(self._pendings), 0
+        self._pendings.clear()
+        for pending in told:
+            pending.tell(error)
+        return told
 
 
 def prepare(

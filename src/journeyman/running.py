@@ -19,10 +19,12 @@ from journeyman.feature import Catalog
 from journeyman.follower import MessageSource, decode_record
 from journeyman.heartbeat import Note, WorkerNote, is_dead, notes
 from journeyman.membership import Membership
+from journeyman.meter import Meter
 from journeyman.replica import Replica
 from journeyman.snapshots import SnapshotInfo, Snapshots
 from journeyman.status import WorkerStatus, combined, standing_by, with_jobs
 from journeyman.store.base import MessageLog, Store
+from journeyman.telemetry import Tracing
 from journeyman.timing import Timing
 from journeyman.todo.lane import LaneState
 from journeyman.todo.ledger import JobLedger, jobs_state
@@ -58,6 +60,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     todo_workers: Sequence[TodoWorker]
     registrations: Sequence[Registration]
     timing: Timing
+    meter: Meter
+    tracing: Tracing
     limits: Limits
     takeover_s: float
     snapshot_every: int | None
@@ -79,6 +83,8 @@ class Running:
             timing=parts.timing,
             on_settled=self._wake_workers,
             limits=parts.limits,
+            meter=parts.meter,
+            tracing=parts.tracing,
         )
         self.membership = Membership(
             store, self.executor, timing=parts.timing, note=self._note, takeover_s=parts.takeover_s

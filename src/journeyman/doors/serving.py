@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 import uvicorn
 
 from journeyman.app import App
 from journeyman.doors.site import build
+from journeyman.doors.web.admission import Admission, ByToken, Local
 from journeyman.doors.web.guard import LOOPBACK_HOSTS
 from journeyman.doors.web.protocol import BoundedProtocol
+from journeyman.doors.web.sign_in import SignIn
 from journeyman.doors.web.streams import Streams
+from journeyman.doors.web.tokens import OPERATOR_VARIABLE, Tokens, read_tokens
 from journeyman.errors import DefinitionError, JourneymanError
+
+Address = IPv4Address | IPv6Address
 
 #: How long answers under way may take to end at the exit, in seconds; then their connections are closed.
 GRACE_S: Final = 2
@@ -24,25 +30,43 @@ GRACE_S: Final = 2
 #: How many connections may be open at a time.
 CONNECTIONS_MAX: Final = 1000
 
+#: How long a client may take nothing of its answer, in seconds; then the connection is closed.
+UNREAD_S_MAX: Final = 30
+
 #: How many connections may wait to be taken.
 BACKLOG: Final = 2048
 
 
 @asynccontextmanager
-async def serving(app: App, *, host: str = "127.0.0.1", port: int = 8000) -> AsyncIterator[str]:
+async def serving(
+    app: App,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: Sequence[str] = (),
+    tokens: Tokens | None = None,
+) -> AsyncIterator[str]:
     """Serve an application that runs already; yields the URL. Signals are left to the caller.
 
+    Without tokens it serves this machine only, and takes whoever asks for its operator.
+
     Args:
-        host: an address of this machine's loopback interface. Nothing asks clients who they are, so far.
+        host: the address to listen on.
         port: 0 takes a free one.
+        allowed_hosts: the names, without port, that clients ask for, besides the address and this machine's own names.
+        tokens: who may look, and who may act; those of the environment for None.
 
     Raises:
-        DefinitionError: the host is not a loopback address.
+        DefinitionError: others than this machine could ask, and there are no tokens; or nothing says for which names.
         JourneymanError: the port can't be had.
     """
-    address, streams = _loopback(host), Streams()
-    site = build(app, streams=streams, allowed_hosts=(*LOOPBACK_HOSTS, host))
-    listening = _listen(address, port)
+    tokens = read_tokens(os.environ) if tokens is None else tokens
+    address = _address(host)
+    hosts = _hosts(address, allowed_hosts, tokens)
+    admission, sign_in = _admission(app, tokens)
+    streams = Streams()
+    site = build(app, streams=streams, allowed_hosts=hosts, admission=admission, sign_in=sign_in)
+    listening = _listen(str(address), port)
     server = _Server(
         uvicorn.Config(
             site,
@@ -92,20 +116,42 @@ class _Server(uvicorn.Server):
             await task
 
 
-def _loopback(host: str) -> str:
+def _address(host: str) -> Address:
     """The address to listen at."""
     if host == "localhost":
-        return "127.0.0.1"
+        return ip_address("127.0.0.1")
     try:
-        loopback = ip_address(host.strip("[]")).is_loopback
+        return ip_address(host.strip("[]"))
     except ValueError:
-        loopback = False
-    if not loopback:
+        raise DefinitionError(f"{host!r} is no address of this machine: say 127.0.0.1, or 0.0.0.0 for all.") from None
+
+
+def _hosts(address: Address, allowed_hosts: Sequence[str], tokens: Tokens) -> tuple[str, ...]:
+    """The names that clients may ask for.
+
+    Raises:
+        DefinitionError: others than this machine could ask, and there are no tokens; or no name is said.
+    """
+    foreign = [name for name in allowed_hosts if name not in LOOPBACK_HOSTS]
+    if not tokens and (foreign or not address.is_loopback):
         raise DefinitionError(
-            f"{host} is not this machine's own address, and nothing asks clients who they are yet: use 127.0.0.1, "
-            "with a proxy in front that does, or mount the door into an application that does."
+            f"Others could ask for {foreign[0] if foreign else address}, and nothing would ask who they are. Make a "
+            f"token with `journeyman token`, and set {OPERATOR_VARIABLE} to it; or serve this machine only: 127.0.0.1."
         )
-    return host.strip("[]")
+    if address.is_unspecified and not foreign:
+        raise DefinitionError(
+            f"Say for which name clients ask, when the server listens at {address}: --allowed-host NAME. Without that, "
+            "a page on the web could reach it through somebody's browser, under a name of its own."
+        )
+    return *LOOPBACK_HOSTS, str(address), *allowed_hosts
+
+
+def _admission(app: App, tokens: Tokens) -> tuple[Admission, SignIn | None]:
+    """Who is let in, and where browsers sign in."""
+    if not tokens:
+        return Local(keys=lambda: app.store.keys), None
+    by_token = ByToken(tokens, keys=lambda: app.store.keys)
+    return by_token, SignIn(by_token)
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -115,6 +161,8 @@ def _listen(address: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; its connections inherit it.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_S_MAX * 1000)
         listening.bind((address, port))
         listening.listen(BACKLOG)
     except (OSError, OverflowError) as error:

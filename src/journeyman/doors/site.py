@@ -12,12 +12,13 @@ from litestar.di import Provide
 from journeyman.app import App
 from journeyman.doors.console import console_router
 from journeyman.doors.http.application import Refusals, http_handlers
-from journeyman.doors.http.commands import ActorOf
 from journeyman.doors.web import error_pages
-from journeyman.doors.web.access import access_of
+from journeyman.doors.web.admission import ActorOf, Admission, Mounted
 from journeyman.doors.web.answers import SeeOther
 from journeyman.doors.web.asgi import ASGIApp
 from journeyman.doors.web.guard import LOOPBACK_HOSTS, Guard
+from journeyman.doors.web.observed import Observed
+from journeyman.doors.web.sign_in import SignIn
 from journeyman.doors.web.streams import Streams
 from journeyman.doors.web.templates import COMMON_ASSETS
 from journeyman.errors import DefinitionError
@@ -25,26 +26,37 @@ from journeyman.errors import DefinitionError
 CONSOLE: Final = "/console"
 
 
-def site_app(app: App, *, allowed_hosts: Iterable[str] = LOOPBACK_HOSTS) -> ASGIApp:
+def site_app(
+    app: App, *, allowed_hosts: Iterable[str] = LOOPBACK_HOSTS, actor_of: ActorOf = lambda _: "http"
+) -> ASGIApp:
     """The site, as plain ASGI: to mount into another application, or to serve. Its links hold under any prefix.
 
     It neither starts nor stops the application: whoever serves it does, by `async with app.running()`.
 
     Args:
         allowed_hosts: the names, without port, under which clients may ask for it.
+        actor_of: who asks, of the ASGI scope: recorded with commands.
 
     Raises:
         DefinitionError: pages that the application names can't be had.
     """
-    return build(app, streams=Streams(), allowed_hosts=allowed_hosts)
+    admission = Mounted(actor_of, keys=lambda: app.store.keys)
+    return build(app, streams=Streams(), allowed_hosts=allowed_hosts, admission=admission)
 
 
-def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of: ActorOf | None = None) -> ASGIApp:
-    """Like `site_app`, with streams that the caller can end."""
+def build(
+    app: App,
+    *,
+    streams: Streams,
+    allowed_hosts: Iterable[str],
+    admission: Admission,
+    sign_in: SignIn | None = None,
+) -> ASGIApp:
+    """Like `site_app`, with streams that the caller can end, and with whom it lets in."""
     pages = [load_pages(name) for name in app.pages] or [Router("/", route_handlers=[_to_the_console])]
     litestar = Litestar(
         [
-            *http_handlers(app, streams, actor_of=actor_of or (lambda scope: access_of(scope).actor)),
+            *http_handlers(app, streams),
             console_router(app, streams),
             COMMON_ASSETS.handler(),
             *pages,
@@ -55,7 +67,14 @@ def build(app: App, *, streams: Streams, allowed_hosts: Iterable[str], actor_of:
         logging_config=None,
         debug=False,
     )
-    return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts, answer=error_pages.answer)
+    return Guard(
+        cast(ASGIApp, litestar),
+        allowed_hosts=allowed_hosts,
+        admission=admission,
+        sign_in=sign_in,
+        answer=error_pages.answer,
+        observed=Observed(app.meter, app.tracing),
+    )
 
 
 def load_pages(name: str) -> Router:

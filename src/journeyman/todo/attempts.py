@@ -11,13 +11,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from time import perf_counter
 from typing import Any, Final
+
+from opentelemetry.trace import SpanKind
 
 from journeyman.errors import Fenced, GiveUp, Invalid, JourneymanError, NotRunning, Rejected, TooLarge
 from journeyman.feature import Command
 from journeyman.message import Message
 from journeyman.receipts import Receipt
 from journeyman.retry import describe
+from journeyman.telemetry import told
 from journeyman.threads import begin_in_thread
 from journeyman.timing import Timing
 from journeyman.todo.backoff import Backoff
@@ -73,6 +77,8 @@ class Performer:
         timing: Timing,
     ) -> None:
         self._worker = worker
+        self._meter = recorder.meter
+        self._tracing = recorder.tracing
         self._recorder = recorder
         self._process = process
         self._lane = lane
@@ -91,6 +97,12 @@ class Performer:
         if self.draining:
             await self._release(attempt, "its process was stopping")
             return
+        name, parent = f"attempt {self._worker.name}", attempt.message.meta.traceparent
+        with self._tracing.span(name, parent=parent, kind=SpanKind.CONSUMER) as span:
+            told(span, job=attempt.id, attempt=attempt.number, position=attempt.message.position)
+            await self._run(running, attempt)
+
+    async def _run(self, running: Running, attempt: Attempt[Any]) -> None:
         self._lane.began(attempt.id)
         try:
             answer = await self._perform(attempt)
@@ -153,6 +165,7 @@ class Performer:
 
     async def _perform(self, attempt: Attempt[Any]) -> Any:
         limit = asyncio.timeout(self._worker.timeout_s)
+        began_s = perf_counter()
         try:
             async with limit:
                 if self._is_async:
@@ -166,6 +179,8 @@ class Performer:
             if not limit.expired():
                 raise
             raise _TimedOut(f"perform did not end within {self._worker.timeout_s:g} s") from error
+        finally:
+            self._meter.attempted(self._worker.name, perf_counter() - began_s)
 
     async def _perform_in_thread(self, attempt: Attempt[Any]) -> Any:
         """A thread can't be cut off: the slot is held until it returns, and what it returns late is its outcome too."""
@@ -208,6 +223,7 @@ class Performer:
             await self._park(attempt, f"the answer could not be recorded: {describe(broken)}")
 
     async def _record_failure(self, attempt: Attempt[Any], error: BaseException) -> None:
+        self._tracing.failed(error)
         fault = self._lane.failed(attempt.id, error)
         if isinstance(error, _TimedOut) and self._parks:
             await self._park(attempt, f"{CUT_OFF}: {error}")

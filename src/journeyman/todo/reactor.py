@@ -15,6 +15,7 @@ from journeyman.follower import MessageSource
 from journeyman.message import Message, Meta, ReactionStep
 from journeyman.receipts import Receipt
 from journeyman.retry import describe
+from journeyman.telemetry import told
 from journeyman.todo.backoff import Backoff
 from journeyman.todo.jobs import ReactionAdded, ReactionRefused, ReactionRow
 from journeyman.todo.ledger import jobs_state
@@ -36,13 +37,16 @@ RETRY_MAX_S: Final = 30.0
 class _Step:
     """One command of a reaction, with its place."""
 
-    __slots__ = ("command", "index", "message", "number")
+    __slots__ = ("command", "index", "message", "number", "traceparent")
 
-    def __init__(self, command: Command, message: Message[Any], index: int, number: int) -> None:
+    def __init__(
+        self, command: Command, message: Message[Any], index: int, number: int, traceparent: str | None
+    ) -> None:
         self.command = command
         self.message = message
         self.index = index
         self.number = number
+        self.traceparent = traceparent
 
 
 class Reactor:
@@ -152,15 +156,24 @@ class Reactor:
             if type(message.body) is not self._reaction.on:
                 continue
             try:
-                commands = await self._commands(message)
+                commands, traceparent = await self._traced(message)
             except BaseException as error:
                 if is_cancelled_or_exiting(error):
                     raise
                 return steps, error
             for index, command in enumerate(commands):
                 if (message.position, index) > (row.position, row.index):
-                    steps.append(_Step(command, message, index, row.number + len(steps) + 1))
+                    steps.append(_Step(command, message, index, row.number + len(steps) + 1, traceparent))
         return steps, None
+
+    async def _traced(self, message: Message[Any]) -> tuple[list[Command], str | None]:
+        """The commands that a message leads to, and the trace parent that they have."""
+        tracing, parent = self._executor.tracing, message.meta.traceparent
+        if parent is None:
+            return await self._commands(message), None
+        with tracing.span(f"react {self._worker.name} {self._reaction.name}", parent=parent) as span:
+            told(span, position=message.position)
+            return await self._commands(message), tracing.here()
 
     async def _commands(self, message: Message[Any]) -> list[Command]:
         result = self._react(message)
@@ -224,7 +237,8 @@ class Reactor:
                 number=step.number,
                 position=step.message.position,
                 index=step.index,
-            )
+            ),
+            traceparent=step.traceparent,
         )
 
     async def _row(self) -> ReactionRow | None:

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from journeyman.errors import Busy, Rejected, StoreError, TooLarge
 from journeyman.executor import Executor
 from journeyman.feature import Command
@@ -30,6 +32,8 @@ class Recorder:
 
     def __init__(self, executor: Executor, worker: str, *, uniform: Callable[[float, float], float]) -> None:
         self._executor = executor
+        self.meter = executor.meter
+        self.tracing = executor.tracing
         self._worker = worker
         self._actor = f"worker:{worker}"
         self._uniform = uniform
@@ -45,6 +49,9 @@ class Recorder:
         self, command: Command, cause: Message[Any] | None, *, fence: int | None = None, meta: Meta = NO_META
     ) -> asyncio.Future[Receipt]:
         """Dispatch once. Raises, or makes the future raise, what App.execute does."""
+        before = cause.meta if cause is not None else None
+        if meta.traceparent is None and (traceparent := self.tracing.here(before)) is not None:
+            meta = msgspec.structs.replace(meta, traceparent=traceparent)
         envelope = Envelope(
             actor=self._actor,
             correlation_id=cause.correlation_id if cause is not None else None,

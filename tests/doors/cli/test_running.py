@@ -156,3 +156,41 @@ def test_any_number_of_processes_run_the_workers(journeyman: Journeyman, tmp_pat
         [worker] = msgspec.json.decode(journeyman("worker", "list", "--json").ok())
         assert (worker["status"], worker["processes"]) == ("running", 1)
         assert stopped(two) == 0
+
+
+def test_others_are_served_only_with_a_token(journeyman: Journeyman, tmp_path: Path) -> None:
+    every = ("serve", "--port", "0", "--host", "0.0.0.0")  # noqa: S104  # with tokens, or refused
+    journeyman(*every, "--allowed-host", "blog.example").mistake("journeyman token")
+    weak = tmp_path / "weak"
+    weak.write_text("operator secret\n")
+    journeyman(*every, "--tokens", str(weak)).mistake("could be guessed")
+
+    token = journeyman("token").ok().strip()
+    file = tmp_path / "tokens"
+    file.write_text(f"operator anna:{token}\n")
+    file.chmod(0o600)
+    with started(*every, "--tokens", str(file), "--allowed-host", "blog.example", cwd=tmp_path, says="Serving") as (
+        process,
+        line,
+    ):
+        port = int(line.split()[1].rpartition(":")[2])
+        assert status(port, host="blog.example") == 401
+        assert status(port, host="blog.example", authorization=f"Bearer {token}") == 200
+        assert status(port, host="evil.example", authorization=f"Bearer {token}") == 421
+        assert stopped(process) == 0
+        assert process.stderr is not None
+        assert token not in process.stderr.read()
+
+
+def test_every_token_that_is_printed_is_another(journeyman: Journeyman) -> None:
+    assert len({journeyman("token").ok() for _ in range(5)}) == 5
+
+
+def status(port: int, **headers: str) -> int:
+    """What a request for the workers is answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/workers", headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -14,14 +14,14 @@ from tests.doors.http.shop import JSON, make_app, place, problem, raw, shop
 GOOD: dict[str, Any] = {"order_id": "a", "number": 1}
 
 
-async def test_a_command_is_recorded_under_the_actor_http() -> None:
+async def test_a_command_is_recorded_under_the_actor_local() -> None:
     async with shop() as client:
         response = await place(client, GOOD)
         entry = (await client.get("/log")).json()[0]
 
     assert response.status_code == 201
     assert response.json() == {"position": 1, "message_id": entry["id"]}
-    assert (entry["name"], entry["actor"]) == ("shop/place", "http")
+    assert (entry["name"], entry["actor"]) == ("shop/place", "local")
 
 
 async def test_the_same_key_and_command_are_recorded_once_and_answered_alike() -> None:

@@ -42,11 +42,13 @@ def test_every_bound_is_in_it() -> None:
         bodies.DEPTH_MAX,
         int(bodies.BODY_S_MAX),
         protocol.HEAD_BYTES_MAX,
+        int(protocol.HEAD_S_MAX),
         query_strings.VALUES_MAX,
         wrong_fields.ERRORS_MAX,
         log.ANSWER_BYTES_MAX,
         streams.STREAMS_MAX,
         serving.CONNECTIONS_MAX,
+        serving.UNREAD_S_MAX,
         serving.GRACE_S,
     ]
     table = DOCS.partition("## Bounds")[2].partition("## Browsers")[0]

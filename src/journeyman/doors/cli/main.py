@@ -74,6 +74,7 @@ def settings(
 
 
 cli.command("serve", short_help="Serve the application over HTTP, and run its workers.")(running.serve)
+cli.command("token", short_help="Print a new token for those who ask over the network.")(running.token)
 cli.command("work", short_help="Run the workers, and nothing else.")(running.work)
 cli.command("demo", short_help="See it work, from one command.")(demo.demo)
 cli.command("import", short_help="Record a post for each document in files.")(importing.import_)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Final
 
 import typer
@@ -21,6 +24,7 @@ from journeyman.errors import DefinitionError
 
 #: What serves. It is loaded by name, and late: most commands don't need a web server.
 SERVING: Final = "journeyman.doors.serving"
+TOKENS: Final = "journeyman.doors.web.tokens"
 
 HOST_DEFAULT: Final = "127.0.0.1"
 PORT_DEFAULT: Final = 8000
@@ -37,12 +41,30 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 for any free one.")
     ] = PORT_DEFAULT,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A name that clients ask for; may be said again."),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option("--tokens", metavar="FILE", envvar="JOURNEYMAN_TOKENS", help="Who may look, and who may act."),
+    ] = None,
     no_workers: Annotated[
         bool, typer.Option("--no-workers", help="Leave the workers to another process: journeyman work.")
     ] = False,
 ) -> None:
-    """Serve the application over HTTP and run its workers, until SIGTERM or Ctrl-C."""
-    _run(context, workers=not no_workers, serving=http_serving(host, port))
+    """Serve the application over HTTP and run its workers, until SIGTERM or Ctrl-C.
+
+    Where others than this machine can ask, it needs tokens: from JOURNEYMAN_OPERATOR_TOKEN and JOURNEYMAN_READER_TOKEN,
+    or from a file. journeyman token makes one.
+    """
+    serving = http_serving(host, port, allowed_hosts=allowed_host or (), tokens=tokens)
+    _run(context, workers=not no_workers, serving=serving)
+
+
+def token() -> None:
+    """Print a new token: nobody can guess it, and nothing knows it yet."""
+    print(_import_late(TOKENS).new_token())
 
 
 def work(context: typer.Context) -> None:
@@ -50,18 +72,23 @@ def work(context: typer.Context) -> None:
     _run(context, workers=True, serving=None)
 
 
-def http_serving(host: str, port: int) -> Serving:
-    """What serves an application at that address.
+def http_serving(host: str, port: int, *, allowed_hosts: Sequence[str] = (), tokens: Path | None = None) -> Serving:
+    """What serves an application at that address, with the tokens of the environment and of a file.
 
     Raises:
-        DefinitionError: something that it needs is not installed.
+        DefinitionError: something that it needs is not installed, or the tokens are not as they must be.
     """
+    known = _import_late(TOKENS).read_tokens(os.environ, tokens)
+    serve = _import_late(SERVING).serving
+    serving: Serving = partial(serve, host=host, port=port, allowed_hosts=allowed_hosts, tokens=known)
+    return serving
+
+
+def _import_late(name: str) -> ModuleType:
     try:
-        door = importlib.import_module(SERVING)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise DefinitionError(f"Serving needs {error.name}, which is not installed.") from error
-    serving: Serving = partial(door.serving, host=host, port=port)
-    return serving
 
 
 class StopSignals:

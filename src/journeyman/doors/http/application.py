@@ -11,16 +11,19 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.http import commands, queries
-from journeyman.doors.http.commands import ActorOf, command_handlers
+from journeyman.doors.http.commands import command_handlers
 from journeyman.doors.http.health import health_handlers
 from journeyman.doors.http.listing import listing_handlers
 from journeyman.doors.http.log import log_handlers
+from journeyman.doors.http.metrics import metrics_handler
 from journeyman.doors.http.openapi import openapi_handler
 from journeyman.doors.http.queries import query_handlers
+from journeyman.doors.web.admission import ActorOf, Mounted
 from journeyman.doors.web.answers import problem_answer
 from journeyman.doors.web.asgi import ASGIApp, Scope
 from journeyman.doors.web.exposed import exposed_commands, exposed_queries
 from journeyman.doors.web.guard import LOOPBACK_HOSTS, AnswerTo, Guard
+from journeyman.doors.web.observed import Observed
 from journeyman.doors.web.problems import (
     BAD_REQUEST,
     METHOD_NOT_ALLOWED,
@@ -50,23 +53,26 @@ def http_app(
         actor_of: who sends a command, of the ASGI scope: recorded with it.
     """
     litestar = Litestar(
-        http_handlers(app, Streams(), actor_of=actor_of),
+        http_handlers(app, Streams()),
         exception_handlers={Exception: Refusals(app)},
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
-    return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts)
+    admission = Mounted(actor_of, keys=lambda: app.store.keys)
+    observed = Observed(app.meter, app.tracing)
+    return Guard(cast(ASGIApp, litestar), allowed_hosts=allowed_hosts, admission=admission, observed=observed)
 
 
-def http_handlers(app: App, streams: Streams, *, actor_of: ActorOf) -> list[HTTPRouteHandler]:
+def http_handlers(app: App, streams: Streams) -> list[HTTPRouteHandler]:
     """The door's handlers: for a door by itself, or for a site that has others, too."""
     return [
-        *command_handlers(app, actor_of),
+        *command_handlers(app),
         *query_handlers(app),
         *listing_handlers(app.catalog),
         *log_handlers(app, streams),
         *health_handlers(app, streams),
+        metrics_handler(app, streams),
         openapi_handler(app.catalog),
     ]
 

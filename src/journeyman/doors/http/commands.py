@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -11,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.http.answers import JsonAnswer
+from journeyman.doors.web.access import access_of
 from journeyman.doors.web.asgi import Scope
 from journeyman.doors.web.bodies import parse, read_body
 from journeyman.doors.web.exposed import exposed_commands
@@ -18,9 +18,6 @@ from journeyman.doors.web.headers import idempotency_key, require_json
 from journeyman.doors.web.problems import NOT_JSON, Refused
 from journeyman.doors.web.wrong_fields import WrongFields
 from journeyman.feature import Command, CommandType
-
-#: Who sends a command: of the ASGI scope, where the application that the door is mounted in may have left it.
-ActorOf = Callable[[Scope], str | None]
 
 PREFIX = "/commands/"
 
@@ -35,12 +32,12 @@ class Recorded(msgspec.Struct, frozen=True):
     message_id: str
 
 
-def command_handlers(app: App, actor_of: ActorOf) -> list[HTTPRouteHandler]:
+def command_handlers(app: App) -> list[HTTPRouteHandler]:
     """A handler for each command that may come in."""
-    return [_handler(app, command, actor_of) for command in exposed_commands(app.catalog)]
+    return [_handler(app, command) for command in exposed_commands(app.catalog)]
 
 
-def _handler(app: App, command: CommandType, actor_of: ActorOf) -> HTTPRouteHandler:
+def _handler(app: App, command: CommandType) -> HTTPRouteHandler:
     reader = CommandReader(command.message_type.body)
 
     async def execute(request: Request[Any, Any, Any]) -> JsonAnswer:
@@ -48,7 +45,7 @@ def _handler(app: App, command: CommandType, actor_of: ActorOf) -> HTTPRouteHand
         require_json(scope)
         key = idempotency_key(scope)
         body = reader.read(await read_body(scope, request.receive))
-        receipt = await app.execute(body, actor=actor_of(scope), idempotency_key=key)
+        receipt = await app.execute(body, actor=access_of(scope).actor, idempotency_key=key)
         recorded = Recorded(receipt.position, receipt.message_id)
         # A repeated command has the first one's answer, status and all: a client needs one path for both.
         return JsonAnswer(recorded, status=201, headers=REPLAYED if receipt.repeated else {})

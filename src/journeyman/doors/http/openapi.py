@@ -16,6 +16,7 @@ from journeyman.doors.http.answers import JsonAnswer
 from journeyman.doors.http.commands import Recorded
 from journeyman.doors.http.listing import CommandListing, QueryListing, description_of
 from journeyman.doors.http.log import LogEntry, LogRange, StreamStart
+from journeyman.doors.web.admission import OPEN_PATHS
 from journeyman.doors.web.asgi import MOUNTED_AT
 from journeyman.doors.web.exposed import exposed_commands, exposed_queries, result_type
 from journeyman.doors.web.problems import CONTENT_TYPE, Problem
@@ -48,9 +49,10 @@ def describe(catalog: Catalog) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Journeyman", "version": version("journeyman")},
-        "paths": paths,
+        "paths": _guarded(paths),
         "components": {
             "schemas": schemas.components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "responses": {
                 "Problem": {
                     "description": "What is wrong (RFC 9457).",
@@ -59,6 +61,16 @@ def describe(catalog: Catalog) -> Json:
             },
         },
     }
+
+
+def _guarded(paths: Json) -> Json:
+    """The paths, with what the guard in front of all of them may answer, and what lets one through it."""
+    for path, operations in paths.items():
+        for operation in operations.values():
+            answered = (400, 421) if path in OPEN_PATHS else (400, 401, 403, 421, 429)
+            operation["responses"] |= _problems(*answered)
+            operation["security"] = [{}] if path in OPEN_PATHS else [{}, {"token": []}]
+    return paths
 
 
 class _Schemas:
@@ -154,6 +166,7 @@ def _fixed_paths(schemas: _Schemas) -> Json:
             media_type="text/event-stream",
         ),
         "/workers": _get("What each worker is doing.", _list(schemas.of(WorkerStatus)), [], 503),
+        "/metrics": _get("What monitors look at.", text, media_type="text/plain"),
         "/health/live": _get("The process answers.", {"type": "object"}),
         "/health/ready": _get("Commands and queries can be answered.", {"type": "object"}, [], 503),
         "/openapi.json": _get("This document.", {"type": "object"}),

@@ -13,13 +13,25 @@ ACCESS: Final = "journeyman.access"
 #: What one may do: a reader looks, an operator acts, too.
 Role = Literal["reader", "operator"]
 
+#: Whoever asks over this machine's own interface, where nobody set up tokens.
+LOCAL_ACTOR: Final = "local"
+
 
 class Access(Struct, frozen=True):
-    """Who asks, what they may do, and what their forms have to bring along, as a proof that they are ours."""
+    """Who asks, what they may do, and what their forms have to bring along, as a proof that they are ours.
 
-    actor: str
+    `csrf` is empty where nothing has to be brought, since no browser by itself sends what showed who asks. `by_cookie`
+    says that a cookie did: those a browser sends whatever site made it ask.
+    """
+
+    actor: str | None
     role: Role
     csrf: str
+    by_cookie: bool = False
+
+
+#: Who has shown nothing, and gets only what is open to everybody.
+NOBODY: Final = Access(None, "reader", "")
 
 
 def access_of(scope: Mapping[str, Any]) -> Access:

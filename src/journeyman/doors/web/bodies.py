@@ -16,6 +16,9 @@ from journeyman.message import BODY_BYTES_MAX
 #: How deep arrays and objects may be nested: far below what would exhaust the stack of any reader of the log.
 DEPTH_MAX: Final = 64
 
+#: How much of a body that is too large is read all the same, in bytes.
+DISCARDED_BYTES_MAX: Final = 8 * 1024 * 1024
+
 #: How long the body may take to arrive, in seconds.
 BODY_S_MAX: Final = 30.0
 
@@ -36,10 +39,10 @@ async def read_body(scope: Mapping[str, Any], receive: Receive, *, bytes_max: in
         Refused: it is larger, did not arrive in time, or not whole.
     """
     length = header(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > bytes_max:
-        _refuse_size()
     try:
         async with asyncio.timeout(BODY_S_MAX):
+            if length is not None and length.isdigit() and int(length) > bytes_max:
+                await _refuse_size(receive)
             return await _read(receive, bytes_max)
     except TimeoutError:
         raise Refused(BODY_TIMEOUT, f"The body must arrive within {BODY_S_MAX:g} s.") from None
@@ -56,12 +59,18 @@ async def _read(receive: Receive, bytes_max: int) -> bytes:
         chunks.append(event.get("body", b""))
         size += len(chunks[-1])
         if size > bytes_max:
-            _refuse_size()
+            await _refuse_size(receive)
         more = event.get("more_body", False)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _refuse_size() -> NoReturn:
+async def _refuse_size(receive: Receive) -> NoReturn:
+    """Refuse it; but first read on, a while, and keep nothing: a client that still sends may never see an answer."""
+    size, more = 0, True
+    while more and size < DISCARDED_BYTES_MAX:
+        event = await receive()
+        size += len(event.get("body", b""))
+        more = event.get("more_body", False)
     raise Refused(
         TOO_LARGE,
         f"A command has at most {BODY_BYTES_MAX} bytes. Keep large files elsewhere, and their URL and hash in the "

@@ -1,8 +1,9 @@
-"""What every request passes first: the right host, no other site's commands; and on the way out, security headers.
+"""What every request passes first: the right host, no other site's commands, who asks and what they may do; and on the
+way out, security headers.
 
 A page on the web can make a browser send requests to a server on the same machine. Two checks stop that. The Host
 must be one of ours: a page that lets its own name lead here (DNS rebinding) is a foreign host, whatever the address.
-And what changes something must not come from a foreign origin.
+And what changes something must not come from a foreign origin, and a form must prove that it is ours.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from journeyman.doors.web.access import ACCESS, Access
+from journeyman.doors.web.admission import Admission
 from journeyman.doors.web.answers import Answer, problem_answer
 from journeyman.doors.web.asgi import MOUNTED_AT, ASGIApp, Event, Receive, Scope, Send
 from journeyman.doors.web.headers import header
-from journeyman.doors.web.problems import BAD_HEADER, FOREIGN_ORIGIN, WRONG_HOST, Refused
+from journeyman.doors.web.observed import Observed
+from journeyman.doors.web.problems import BAD_HEADER, FOREIGN_ORIGIN, READ_ONLY, WRONG_HOST, Refused
+from journeyman.doors.web.proof import could_be_another_sites, require_proof
+from journeyman.doors.web.sign_in import SignIn
 
 #: The names that this machine has for itself.
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
@@ -44,10 +50,28 @@ AnswerTo = Callable[[Scope, Refused], Answer]
 
 
 class Guard:
-    """ASGI middleware in front of all doors. Without another `answer`, refusals are problem documents."""
+    """ASGI middleware in front of all doors. Without another `answer`, refusals are problem documents.
 
-    def __init__(self, inner: ASGIApp, *, allowed_hosts: Iterable[str], answer: AnswerTo = problem_answer) -> None:
+    Args:
+        admission: finds out who asks.
+        sign_in: where browsers sign in; None where nobody does.
+        observed: counts and traces what is answered.
+    """
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        *,
+        allowed_hosts: Iterable[str],
+        admission: Admission,
+        sign_in: SignIn | None = None,
+        answer: AnswerTo = problem_answer,
+        observed: Observed | None = None,
+    ) -> None:
         self._inner = inner
+        self._observed = observed or Observed()
+        self._admission = admission
+        self._sign_in = sign_in
         self._answer = answer
         self._allowed_hosts = frozenset(host.strip("[]").lower() for host in allowed_hosts)
 
@@ -57,20 +81,36 @@ class Guard:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._http(scope, receive, send)
+            await self._http(_without_prefix(scope), receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_secured(event: Event) -> None:
-            if event["type"] == "http.response.start":
-                event["headers"] = _secured(list(event["headers"]))
-            await send(event)
+        with self._observed.request(scope) as begun:
 
+            async def send_secured(event: Event) -> None:
+                if event["type"] == "http.response.start":
+                    event["headers"] = _secured(list(event["headers"]))
+                    begun(event["status"])
+                await send(event)
+
+            answer, receive = await self._admitted(scope, receive)
+            await answer(scope, receive, send_secured)
+
+    async def _admitted(self, scope: Scope, receive: Receive) -> tuple[ASGIApp, Receive]:
+        """What answers, and what it reads the body from."""
         try:
             self._check(scope)
+            if self._sign_in is not None and self._sign_in.has(scope["path"]):
+                return await self._sign_in.answer(scope, receive), receive
+            access = scope[ACCESS] = await self._admission.admit(scope)
+            if scope["method"] not in SAFE_METHODS:
+                receive = await _may_act(scope, receive, access)
         except Refused as refused:
-            await self._answer(scope, refused)(scope, receive, send_secured)
-        else:
-            await self._inner(_without_prefix(scope), receive, send_secured)
+            return self._refusal(scope, refused), receive
+        return self._inner, receive
+
+    def _refusal(self, scope: Scope, refused: Refused) -> ASGIApp:
+        page = self._sign_in.instead_of(refused, scope) if self._sign_in is not None else None
+        return page or self._answer(scope, refused)
 
     def _check(self, scope: Scope) -> None:
         authority = header(scope, b"host")
@@ -80,6 +120,15 @@ class Guard:
             raise Refused(WRONG_HOST, f"Ask for {' or '.join(sorted(self._allowed_hosts))}.")
         if scope["method"] not in SAFE_METHODS:
             _check_origin(scope, authority)
+
+
+async def _may_act(scope: Scope, receive: Receive, access: Access) -> Receive:
+    """Refuse what only an operator may send, or what another site may have made a browser send."""
+    if access.role != "operator":
+        raise Refused(READ_ONLY, "Your token lets you look at everything, and change nothing.")
+    if access.csrf and (access.by_cookie or could_be_another_sites(scope)):
+        return await require_proof(scope, receive, access.csrf)
+    return receive
 
 
 def _secured(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

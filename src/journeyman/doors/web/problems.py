@@ -61,6 +61,7 @@ class Refused(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
+        self.kind = kind
         self.headers = dict(headers or {})
         self.problem = Problem(
             type=TYPE_PREFIX + kind.name,
@@ -80,7 +81,11 @@ NOT_JSON: Final = Kind("not-json", 400, "The body is not JSON that can be taken"
 BAD_HEADER: Final = Kind("bad-header", 400, "A header can't be understood")
 BAD_QUERY_STRING: Final = Kind("bad-query-string", 400, "The query string can't be understood")
 BAD_REQUEST: Final = Kind("bad-request", 400, "The request can't be understood")
+NO_ACCESS: Final = Kind("no-access", 401, "A token is needed")
+BEHIND_PROXY: Final = Kind("behind-proxy", 403, "The request came through a proxy, and no tokens are set up")
 FOREIGN_ORIGIN: Final = Kind("foreign-origin", 403, "Another site may not send commands")
+NO_PROOF: Final = Kind("no-proof", 403, "The form does not prove that it is ours")
+READ_ONLY: Final = Kind("read-only", 403, "Whoever asks may look, and not act")
 UNKNOWN_PATH: Final = Kind("unknown-path", 404, "There is nothing at this path")
 UNKNOWN_NAME: Final = Kind("unknown-name", 404, "There is nothing of this name")
 NOT_FOUND: Final = Kind("not-found", 404, "What the query asks for is not there")
@@ -93,6 +98,7 @@ NOT_A_FORM: Final = Kind("not-a-form", 415, "The body must be sent as a form")
 NOT_JSON_TYPE: Final = Kind("not-json-type", 415, "The body must be sent as application/json")
 WRONG_HOST: Final = Kind("wrong-host", 421, "This server does not answer for that host")
 INVALID: Final = Kind("invalid", 422, "Fields are wrong")
+TOO_MANY_FAILURES: Final = Kind("too-many-failures", 429, "Too many tries failed")
 APPLICATION_FAILED: Final = Kind("application-failed", 500, "The application's own code broke")
 INTERNAL_ERROR: Final = Kind("internal-error", 500, "Something broke")
 BUSY: Final = Kind("busy", 503, "At a bound: try again")

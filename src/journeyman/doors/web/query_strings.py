@@ -10,6 +10,7 @@ import msgspec
 from msgspec import inspect
 from msgspec.structs import FieldInfo
 
+from journeyman.doors.web.bodies import parse
 from journeyman.doors.web.problems import BAD_QUERY_STRING, FieldError, Refused
 from journeyman.doors.web.wrong_fields import ERRORS_MAX, pointer, refuse, sentence
 
@@ -74,9 +75,9 @@ class QueryStringReader(Generic[Q]):
         if form == "text":
             return texts[0]
         try:
-            return msgspec.json.decode(texts[0])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            errors.append(FieldError(pointer(name), "It must be JSON, percent-encoded."))
+            return parse(texts[0].encode())
+        except Refused as refused:
+            errors.append(FieldError(pointer(name), f"It must be JSON, percent-encoded. {refused.problem.detail}"))
 
     def _wrong(self, given: Mapping[str, Any], values: Mapping[str, Any]) -> list[FieldError]:
         errors = [FieldError(pointer(name), "There is no such field.") for name in given if name not in self.fields]
