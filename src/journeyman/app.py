@@ -355,6 +355,11 @@ class App:
         """The snapshots beside the log; None where there can't be any."""
         return self._now_running().snapshots
 
+    @property
+    def fingerprint(self) -> str | None:
+        """A digest of the code that builds the state; None where its source is not to be found."""
+        return self._now_running().fingerprint
+
     async def workers(self) -> list[WorkerStatus]:
         """What each worker is doing, in the order of registration, to-do workers first."""
         return await self._now_running().workers()
