@@ -77,7 +77,7 @@ class Index:
         self._task: asyncio.Task[None] | None = None
         self._writing: _Writing | None = None
         self._reading: _Reading | None = None
-        self._placed = asyncio.Event()
+        self._ready = asyncio.Event()
         self._trouble: str | None = None
 
     def begin(self) -> None:
@@ -97,7 +97,7 @@ class Index:
         if self._reading is not None:
             await self._reading.end()
         self._task = self._writing = self._reading = None
-        self._placed.clear()
+        self._ready.clear()
 
     async def ask(self, question: Callable[[IndexReader], T]) -> T:
         """What the index answers, as far as it reaches.
@@ -107,11 +107,11 @@ class Index:
             TooSlow: the question was given up.
         """
         self.begin()
-        if self._reading is None:
+        if not self._ready.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(WAIT_S):
-                    await self._placed.wait()
-        if self._reading is None:
+                    await self._ready.wait()
+        if self._reading is None or not self._ready.is_set():
             raise NotIndexed(self._trouble or "The log is empty, or can't be read: there is nothing to look up.")
         return await self._reading.ask(question)
 
@@ -155,8 +155,10 @@ class Index:
             await self._find_place(log), self._effects, app_position=lambda: self._app.position
         )
         if not await writing.take():
+            self._ready.set()  # The process that writes it has looked whether it is of this log.
             return
         mark = await self._begin(writing, log)
+        self._ready.set()
         while True:
             mark = await self._catch_up(writing, log, mark)
             self._trouble = None
@@ -167,7 +169,6 @@ class Index:
         while self._reading is None:
             if first := await log.read(0, 1):
                 self._reading = _Reading(place_of(self._app.store, first[0].id))
-                self._placed.set()
             else:
                 await log.wait(0, WAIT_S)
         return self._reading.place

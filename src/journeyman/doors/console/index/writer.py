@@ -84,7 +84,10 @@ class IndexWriter:
         """Whether it can be gone on with: it has this layout, and was built under the same code and decisions."""
         if self._connection.pragma("user_version") != LAYOUT:
             return False
-        found = self._connection.execute("SELECT built_for FROM progress").get
+        try:
+            found = self._connection.execute("SELECT built_for FROM progress").get
+        except apsw.SQLError:
+            return False  # The table is not there.
         if found != msgspec.json.encode(wanted).decode():
             return False
         self._set_asides = frozenset(wanted.set_asides)
