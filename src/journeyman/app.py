@@ -295,8 +295,16 @@ class App:
         executor = self._now_running().executor
         feature = self.catalog.query_of(query).feature
         if at_least is not None:
-            await executor.reach(at_least, timeout_s)
+            await self.reach(at_least, timeout_s=timeout_s)
         return await executor.query(lambda state: query.run(state.features[feature]))
+
+    async def reach(self, position: int, *, timeout_s: float = 5.0) -> None:
+        """Wait until queries of this process see a position: to read what another process wrote.
+
+        Raises:
+            Busy: it was not reached in time.
+        """
+        await self._now_running().executor.reach(position, timeout_s)
 
     @property
     def blocking(self) -> Blocking:

@@ -65,7 +65,10 @@ async def serving(app: App, *, host: str = "127.0.0.1", port: int = 8000) -> Asy
     finally:
         streams.end()
         server.should_exit = True
-        await task
+        try:
+            await task
+        finally:
+            await streams.ended()
 
 
 class _Server(uvicorn.Server):
