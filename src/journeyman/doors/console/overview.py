@@ -59,6 +59,7 @@ class Chart(msgspec.Struct, frozen=True):
 
     what: str
     total: int
+    most: int
     drawing: Markup
     tone: str
 
@@ -134,6 +135,7 @@ def _oldest(state: AppState, workers: list[str], now_us: int) -> Oldest | None:
 async def _lately(console: Console, span: Span) -> tuple[float | None, list[Bucket]]:
     """The present rate, and the counts over time; none of them without an index."""
     now_us = console.now_us
+    await console.index.gather()
     try:
         return await console.index.ask(
             lambda index: (
@@ -153,7 +155,7 @@ def _charts(buckets: list[Bucket], span: Span) -> list[Chart]:
         ("Failures", "bad"): [one.failures for one in buckets],
     }
     return [
-        Chart(what, sum(counts), bars(counts, starts_us=starts_us, what=what, span=span, tone=tone), tone)
+        Chart(what, sum(counts), max(counts), bars(counts, starts_us=starts_us, what=what, span=span, tone=tone), tone)
         for (what, tone), counts in counted.items()
         if buckets
     ]

@@ -7,10 +7,13 @@ from litestar import Router
 from journeyman.app import App
 from journeyman.doors.console.console import PATH, Console, templates
 from journeyman.doors.console.overview import overview_handlers
+from journeyman.doors.console.workers import workers_handlers
 from journeyman.doors.web.streams import Streams
 
 
 def console_router(app: App, streams: Streams) -> Router:
     """The console of an application, at its path."""
     console = Console(app, streams)
-    return Router(PATH, route_handlers=[*overview_handlers(console), templates.assets.handler()])
+    return Router(
+        PATH, route_handlers=[*overview_handlers(console), *workers_handlers(console), templates.assets.handler()]
+    )

@@ -124,6 +124,12 @@ class Index:
             position = 0
         return Progress(min(position, head), head, self._trouble)
 
+    async def gather(self) -> None:
+        """Wait a moment for the last messages, if only those are missing: somebody wants to see what was just done."""
+        progress = await self.progress()
+        if 0 < progress.head - progress.position <= BATCH:
+            await self.until(progress.head, timeout_s=GATHER_S * 3)
+
     async def until(self, position: int, *, timeout_s: float) -> bool:
         """Wait until it reaches a position; whether it does."""
         with suppress(TimeoutError):
