@@ -128,7 +128,7 @@ async def _job_page(console: Console, request: Request[Any, Any, Any], wanted: J
         answer=_answer(events, messages),
         chain=chain,
         form=Form(),
-        own={event.position for event in events},
+        own={opened_at, *(event.position for event in events if event.event == "answered")},
     )
 
 

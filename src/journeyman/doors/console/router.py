@@ -7,6 +7,7 @@ from litestar import Router
 from journeyman.app import App
 from journeyman.doors.console.console import PATH, Console, templates
 from journeyman.doors.console.jobs import jobs_handlers
+from journeyman.doors.console.log import log_handlers
 from journeyman.doors.console.overview import overview_handlers
 from journeyman.doors.console.workers import workers_handlers
 from journeyman.doors.web.streams import Streams
@@ -15,12 +16,10 @@ from journeyman.doors.web.streams import Streams
 def console_router(app: App, streams: Streams) -> Router:
     """The console of an application, at its path."""
     console = Console(app, streams)
-    return Router(
-        PATH,
-        route_handlers=[
-            *overview_handlers(console),
-            *workers_handlers(console),
-            *jobs_handlers(console),
-            templates.assets.handler(),
-        ],
-    )
+    handlers = [
+        *overview_handlers(console),
+        *workers_handlers(console),
+        *jobs_handlers(console),
+        *log_handlers(console),
+    ]
+    return Router(PATH, route_handlers=[*handlers, templates.assets.handler()])

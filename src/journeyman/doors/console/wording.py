@@ -46,7 +46,7 @@ def instant(at_us: int | None) -> Markup:
         return Markup("–")
     at = datetime.fromtimestamp(at_us / SECOND_US, UTC)
     machine = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}">{} <span class="muted">{}</span></time>').format(
+    return Markup('<time class="nowrap" datetime="{}">{} <span class="muted">{}</span></time>').format(
         machine, f"{at:%H:%M:%S}.{at.microsecond // 1000:03}", f"{at:%Y-%m-%d}"
     )
 
