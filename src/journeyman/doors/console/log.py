@@ -19,7 +19,7 @@ from journeyman.doors.console.index.reader import Entry, Filter, JobEvent, TooSl
 from journeyman.doors.web.answers import Page, SeeOther
 from journeyman.doors.web.headers import POSITION_MAX
 from journeyman.doors.web.query_strings import QueryStringReader
-from journeyman.doors.web.streams import HEARTBEAT, event
+from journeyman.doors.web.streams import event
 from journeyman.errors import NotFound
 from journeyman.message import Record
 
@@ -191,9 +191,6 @@ async def _tail(console: Console, request: Request[Any, Any, Any], wanted: Filte
     """New messages as rows of the table, as they come; of a burst the newest."""
     yield b"retry: 1000\n\n"
     async for head in console.streams.growth(console.app, after=after):
-        if head is None:
-            yield HEARTBEAT
-            continue
         records = await console.app.store.log.read(max(after, head - TAIL_MESSAGES), TAIL_MESSAGES)
         after = head
         if entries := [_entry(record) for record in reversed(records) if _fits(wanted, record)]:

@@ -75,7 +75,7 @@ class Past:
         self._tasks: dict[Moment, asyncio.Task[None]] = {}
 
     def travel(self, moment: Moment) -> Travel:
-        """The way to a moment: the one under way or done, else one that begins now.
+        """The way to a moment: the one under way or done, else one that begins now. One that failed is told once.
 
         Raises:
             NotFound: the log has no such position.
@@ -83,11 +83,20 @@ class Past:
         """
         self._drop_unused()
         found = self._travels.get(moment)
-        if found is not None and found.standing in ("under way", "done"):
+        if found is not None and found.standing == "failed":
+            return self._travels.pop(moment)
+        if found is not None and found.standing != "cancelled":
             found.used_s = self._now_s()
             return found
         self._check(moment)
         return self._begin(moment)
+
+    async def arrive(self, moment: Moment, *, timeout_s: float) -> Travel:
+        """Like `travel`, and wait so long for its end."""
+        travel = self.travel(moment)
+        if (task := self._tasks.get(moment)) is not None:
+            await asyncio.wait({task}, timeout=timeout_s)
+        return travel
 
     def find(self, moment: Moment) -> Travel | None:
         """The way to a moment, when it was begun."""

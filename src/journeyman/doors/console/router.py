@@ -9,6 +9,7 @@ from journeyman.doors.console.console import PATH, Console, templates
 from journeyman.doors.console.jobs import jobs_handlers
 from journeyman.doors.console.log import log_handlers
 from journeyman.doors.console.overview import overview_handlers
+from journeyman.doors.console.state import state_handlers
 from journeyman.doors.console.workers import workers_handlers
 from journeyman.doors.web.streams import Streams
 
@@ -21,5 +22,6 @@ def console_router(app: App, streams: Streams) -> Router:
         *workers_handlers(console),
         *jobs_handlers(console),
         *log_handlers(console),
+        *state_handlers(console),
     ]
     return Router(PATH, route_handlers=[*handlers, templates.assets.handler()])
