@@ -228,6 +228,7 @@ async def _message_page(console: Console, request: Request[Any, Any, Any], posit
         request,
         "message.html",
         record=record,
+        recorded="recorded" in request.query_params,
         related=await _related(console, record),
         chain=await chain_of(console, record.correlation_id),
         own={position},

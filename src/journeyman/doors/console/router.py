@@ -6,10 +6,12 @@ from litestar import Router
 
 from journeyman.app import App
 from journeyman.doors.console.console import PATH, Console, templates
+from journeyman.doors.console.doing import doing_handlers
 from journeyman.doors.console.jobs import jobs_handlers
 from journeyman.doors.console.log import log_handlers
 from journeyman.doors.console.overview import overview_handlers
 from journeyman.doors.console.state import state_handlers
+from journeyman.doors.console.store import store_handlers
 from journeyman.doors.console.workers import workers_handlers
 from journeyman.doors.web.streams import Streams
 
@@ -23,5 +25,7 @@ def console_router(app: App, streams: Streams) -> Router:
         *jobs_handlers(console),
         *log_handlers(console),
         *state_handlers(console),
+        *doing_handlers(console),
+        *store_handlers(console),
     ]
     return Router(PATH, route_handlers=[*handlers, templates.assets.handler()])
