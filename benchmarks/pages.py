@@ -9,17 +9,22 @@ import argparse
 import asyncio
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
 import uuid_utils
 
 from benchmarks.load import CONTENT, post_id
+from benchmarks.machine import about
 from benchmarks.posts import AskReview, Reviews, SetReview, Write, app_with
-from journeyman import Record, open_store
+from benchmarks.runs import ROOT
+from journeyman import App, Record, open_store
+from journeyman.doors.serving import serving
 from journeyman.todo.jobs import JobFailed, JobStarted, PauseWorker
 
 #: Of so many messages, each job that ended takes three, each that failed at first five; the open ones one each.
@@ -28,6 +33,13 @@ POSTS = 100_000
 
 #: Over what time the log is spread, in seconds.
 SPREAD_S = 86_400
+
+#: How often each page is asked for, and how many callers record commands for how long, in seconds.
+TIMES = 20
+CALLERS = 16
+COMMANDS_S = 5.0
+
+BEGIN, END = "<!-- pages -->", "<!-- end of pages -->"
 
 
 class Writing:
@@ -103,29 +115,193 @@ async def prepare(url: str, messages: int) -> None:
     await store.close()
 
 
-async def measure(url: str) -> None:
-    from journeyman.doors.console.index.follower import Index
+# Measuring.
 
+
+class PageTime(msgspec.Struct, frozen=True):
+    """How long a page took, in milliseconds, and how large it was."""
+
+    what: str
+    p50_ms: float
+    max_ms: float
+    kib: float
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """All that one run measured."""
+
+    messages: int
+    rows: int
+    open_jobs: int
+    built_s: float
+    index_mib: float
+    pages: list[PageTime]
+    commands: dict[str, float]
+    travel_s: float
+
+
+async def measure(url: str, folder: Path) -> Figures:
     app = app_with(Reviews())
-    async with app.running(url, workers=False):
-        index = Index(app)
+    async with app.running(url, workers=False), serving(app, port=0) as site:
+        bare = await commands_per_s(app, "bare")
         begun_s = time.perf_counter()
-        await index.ask(lambda reader: reader.position) if False else index.begin()
-        await index.until(app.position, timeout_s=600)
-        print("built", time.perf_counter() - begun_s, await index.progress())
-        await index.stop()
+        await asyncio.to_thread(fetch, f"{site}/console")  # The first look is what begins the index.
+        while_built = await commands_per_s(app, "built")
+        built_s = await until_indexed(site, begun_s)
+        pages = [await timed(site, what, path) for what, path in pages_of(app).items()]
+        beside = await commands_per_s(app, "beside")
+        travel_s = await travelled(site, app.position // 2)
+        messages = app.position
+        rows = await app.state(
+            lambda state: sum(len(t) for one in state.features.values() for t in one.tables().values())
+        )
+    index = folder / "pages.db-index"
+    return Figures(
+        messages=messages,
+        rows=rows,
+        open_jobs=OPEN_JOBS,
+        built_s=built_s,
+        index_mib=index.stat().st_size / 2**20,
+        pages=pages,
+        commands={
+            "nobody looks": bare,
+            "while the index is built": while_built,
+            "while it follows": beside,
+        },
+        travel_s=travel_s,
+    )
+
+
+def pages_of(app: App) -> dict[str, str]:
+    """The pages, by what they show. In the middle of the log is a job that is over."""
+    middle, end = app.position // 2, app.position
+    worker = Reviews.name
+    job = f"review-{middle // 9 // 2}"
+    return {
+        "overview, last hour": "/console",
+        "overview, last week": "/console?span=week",
+        "workers": "/console/workers",
+        "a worker, 100,000 jobs waiting": f"/console/worker?name={worker}&standing=waiting",
+        "the same, page 1,000": f"/console/worker?name={worker}&standing=waiting&offset=50000",
+        "its jobs that are over": f"/console/worker?name={worker}&over=true",
+        "a job that is over": f"/console/job?worker={worker}&job={job}",
+        "a job that waits": f"/console/job?worker={worker}&job=open-500",
+        "log, newest": "/console/log",
+        "log, in the middle": f"/console/log?before={middle}",
+        "log, one feature": "/console/log?feature=journeyman",
+        "log, one name, in the middle": f"/console/log?name=posts/set-review&before={middle}",
+        "log, one subject": f"/console/log?subject={post_id(77)}",
+        "a message": f"/console/log/{middle}",
+        "state, all tables": "/console/state",
+        "a table of 100,000 rows, by key": f"/console/state?table=posts/posts&after=%22{post_id(50_000)}%22",
+        "the same, by an index": "/console/state?table=journeyman/jobs/jobs&order=due&offset=50000",
+        "a row": f"/console/state/row?table=posts/posts&key={post_id(4711)}",
+        "do": "/console/do",
+        "store": f"/console/store?{end}",
+    }
+
+
+def fetch(url: str) -> int:
+    """The size of a page, in bytes."""
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # of our own server
+        return len(answer.read())
+
+
+async def timed(site: str, what: str, path: str) -> PageTime:
+    times_ms: list[float] = []
+    size = await asyncio.to_thread(fetch, site + path)
+    for _ in range(TIMES):
+        begun_s = time.perf_counter()
+        size = await asyncio.to_thread(fetch, site + path)
+        times_ms.append((time.perf_counter() - begun_s) * 1000)
+    return PageTime(what, median(times_ms), max(times_ms), size / 1024)
+
+
+async def until_indexed(site: str, begun_s: float) -> float:
+    """How long the index took, in seconds, from its beginning."""
+    while True:
+        page = await asyncio.to_thread(read, f"{site}/console/store")
+        if "Histories and filters read an index" not in page:
+            return time.perf_counter() - begun_s
+        await asyncio.sleep(0.2)
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # of our own server
+        text: str = answer.read().decode()
+        return text
+
+
+async def commands_per_s(app: App, name: str) -> float:
+    """What CALLERS callers record in COMMANDS_S seconds."""
+    until_s = time.perf_counter() + COMMANDS_S
+    count = 0
+
+    async def call(caller: int) -> None:
+        nonlocal count
+        number = 0
+        while time.perf_counter() < until_s:
+            await app.execute(AskReview(review_id=f"{name}-{caller}-{number}"))
+            number += 1
+            count += 1
+
+    await asyncio.gather(*map(call, range(CALLERS)))
+    return count / COMMANDS_S
+
+
+async def travelled(site: str, position: int) -> float:
+    """How long the state at a position takes to be computed, in seconds."""
+    begun_s = time.perf_counter()
+    while "On the way to" in await asyncio.to_thread(read, f"{site}/console/state?as_of={position}"):
+        pass  # The page waits a moment by itself.
+    return time.perf_counter() - begun_s
+
+
+# Telling.
+
+
+def table(figures: Figures) -> str:
+    lines = ["| page | median | longest of 20 | size |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {page.what} | {page.p50_ms:.0f} ms | {page.max_ms:.0f} ms | {page.kib:.0f} KiB |" for page in figures.pages
+    ]
+    lines += ["", "| commands a second, 16 callers | |", "| --- | ---: |"]
+    lines += [f"| {when} | {rate:,.0f} |" for when, rate in figures.commands.items()]
+    head = (
+        f"A log of {figures.messages:,} messages, {figures.rows:,} rows, of which {figures.open_jobs:,} are jobs that "
+        f"wait. The index took {figures.built_s:.0f} s to build, beside commands for {COMMANDS_S:g} s of it, and "
+        f"{figures.index_mib:.0f} MiB. The state as of half the log took {figures.travel_s:.1f} s to compute."
+    )
+    return "\n".join([head, "", *lines, "", f"{about_machine()}."])
+
+
+def about_machine() -> str:
+    told = about(ROOT / "build", rounds=1, quick=False)
+    return f"{told['machine']}; {told['disk']}; Python {told['python']}; {told['versions']}"
+
+
+def publish(text: str) -> None:
+    """The results into docs/performance.md, between marks of their own."""
+    page = ROOT / "docs/performance.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--directory", default="build")
+    parser.add_argument("--directory", default=str(ROOT / "build"))
+    parser.add_argument("--publish", action="store_true", help="write the results into docs/performance.md")
     options = parser.parse_args()
     Path(options.directory).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         url = f"sqlite:///{folder}/pages.db"
         asyncio.run(prepare(url, options.messages))
-        asyncio.run(measure(url))
+        text = table(asyncio.run(measure(url, Path(folder))))
+    print(text)
+    if options.publish:
+        publish(text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from litestar import Request
@@ -14,7 +16,7 @@ from journeyman.doors.console.past import Past
 from journeyman.doors.console.wording import FILTERS
 from journeyman.doors.web.access import access_of
 from journeyman.doors.web.answers import Page
-from journeyman.doors.web.forms import Form, read_form
+from journeyman.doors.web.forms import Form, WrongForm, read_form
 from journeyman.doors.web.problems import Kind, Refused
 from journeyman.doors.web.streams import Streams
 from journeyman.doors.web.templates import Templates
@@ -95,3 +97,18 @@ class Console:
 def actor_of(request: Request[Any, Any, Any]) -> str:
     """Who asks, for what is recorded."""
     return access_of(request.scope).actor or "http"
+
+
+@contextmanager
+def deciding() -> Iterator[None]:
+    """For the forms of decisions, which are buttons: what is wrong with one is told on a page of its own.
+
+    Raises:
+        Refused: the decision was not recorded.
+    """
+    try:
+        yield
+    except WrongForm as wrong:
+        fields = (f"{name}: {sentence}" for name, sentence in wrong.form.errors.items())
+        kind = Kind("not-done", wrong.status, "It was not done")
+        raise Refused(kind, " ".join(filter(None, [wrong.form.problem, *fields]))) from wrong

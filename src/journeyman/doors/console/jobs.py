@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.doors.console.bulk import Decision, command_for
 from journeyman.doors.console.chains import Step, chain_of
-from journeyman.doors.console.console import PATH, Console
+from journeyman.doors.console.console import PATH, Console, deciding
 from journeyman.doors.console.index.follower import NotIndexed
 from journeyman.doors.console.index.job_effects import ATTEMPT_ENDS
 from journeyman.doors.console.index.reader import JobEvent, TooSlow
@@ -93,10 +93,11 @@ def jobs_handlers(console: Console) -> list[HTTPRouteHandler]:
     @post("/job/decide")
     async def decide(request: Request[Any, Any, Any]) -> SeeOther:
         form = await console.form_of_operator(request)
-        decided = form.read(Decided)
-        reason = decided.reason or "decided in the console"
-        command = command_for(decided.decision, decided.worker, decided.job, reason)
-        receipt = await submit(console.app, request, form, command)
+        with deciding():
+            decided = form.read(Decided)
+            reason = decided.reason or "decided in the console"
+            command = command_for(decided.decision, decided.worker, decided.job, reason)
+            receipt = await submit(console.app, request, form, command)
         return SeeOther(f"{PATH}/job", at=receipt.position, worker=decided.worker, job=decided.job)
 
     return [job, decide]

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.doors.console.browsing import Look, RowPage, facts_of, page_by_index, page_by_key, row_at, write_key
 from journeyman.doors.console.changes import TableChanges
-from journeyman.doors.console.console import PATH, Console
+from journeyman.doors.console.console import PATH, Console, deciding
 from journeyman.doors.console.past import Moment, Travel
 from journeyman.doors.web.answers import Page, SeeOther
 from journeyman.doors.web.headers import POSITION_MAX
@@ -119,7 +119,8 @@ def _comparing(console: Console) -> list[HTTPRouteHandler]:
     @post("/state/cancel")
     async def cancel(request: Request[Any, Any, Any]) -> SeeOther:
         form = await console.form_of_operator(request)
-        console.past.cancel(form.read(Way).moment)
+        with deciding():
+            console.past.cancel(form.read(Way).moment)
         return SeeOther(f"{PATH}/state")
 
     return [changed, progress, cancel]

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
 from journeyman.doors.console.bulk import Account, Decision, decide, decide_all
-from journeyman.doors.console.console import PATH, Console, actor_of
+from journeyman.doors.console.console import PATH, Console, actor_of, deciding
 from journeyman.doors.console.index.follower import NotIndexed
 from journeyman.doors.console.index.reader import JobEvent, TooSlow
 from journeyman.doors.web.answers import Page, SeeOther
@@ -127,7 +127,8 @@ def workers_handlers(console: Console) -> list[HTTPRouteHandler]:
     @post("/worker/decide")
     async def decide_jobs(request: Request[Any, Any, Any]) -> SeeOther:
         form = await console.form_of_operator(request)
-        decided = form.read(Decided)
+        with deciding():
+            decided = form.read(Decided)
         account = await _decide(console, request, decided)
         values = {"name": decided.name, "standing": decided.standing, "account": console.keep_account(account)}
         return SeeOther(f"{PATH}/worker", at=account.position, **values)
@@ -139,8 +140,9 @@ async def _switch(
     console: Console, request: Request[Any, Any, Any], kind: type[PauseWorker] | type[ResumeWorker]
 ) -> SeeOther:
     form = await console.form_of_operator(request)
-    command: Command = kind(worker=form.read(Named).name)
-    receipt = await submit(console.app, request, form, command)
+    with deciding():
+        command: Command = kind(worker=form.read(Named).name)
+        receipt = await submit(console.app, request, form, command)
     return SeeOther(f"{PATH}/worker", at=receipt.position, name=form.text("name"))
 
 
