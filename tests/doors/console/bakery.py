@@ -148,7 +148,7 @@ class Invoices(TodoWorker):
     concurrency = 4
     concurrency_total = 8
     requests_per_minute = 6000
-    timeout_s = 30.0
+    timeout_s = 600.0
     retry = Retry(attempts=2, first_s=0.002, factor=1, max_s=0.002)
 
     def __init__(self) -> None:
