@@ -15,8 +15,8 @@ from playwright.async_api import expect
 from journeyman.todo.jobs import Standing
 from journeyman.todo.ledger import jobs_state
 from tests.browser.conftest import Open
-from tests.browser.looks import LOOKS, NO_SCRIPT, PATIENCE_MS, PHONE, overflow, violations
-from tests.doors.console.bakery import FAILS, HELD, HOSTILE, Bakery, Invoices, SetReminder, serving_bakery
+from tests.browser.looks import DESKTOP, NO_SCRIPT, PATIENCE_MS, PHONE, PHONE_DARK, Look, overflow, violations
+from tests.doors.console.bakery import FAILS, HELD, HOSTILE, Bakery, Invoices, SetReminder, serving_as, serving_bakery
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -225,6 +225,21 @@ async def test_all_of_it_works_without_scripts(bakery: Bakery, open_window: Open
     await expect(page.get_by_text("You are looking at the past")).to_be_visible()
 
 
+async def test_a_reader_sees_everything_and_can_not_act(bakery: Bakery, open_window: Open) -> None:
+    page = (await open_window()).page
+    job = await standing(bakery, "broken", "parked")
+    acts = re.compile("Retry|Discard|Pause|Resume|Record|Examine|Open its lane")
+    async with serving_as(bakery.app, "reader") as url:
+        for path in await paths(bakery):
+            await page.goto(url + path)
+            await expect(page.get_by_role("button", name=acts)).to_have_count(0)
+        await page.goto(f"{url}/console/job?worker={WORKER}&job={job}")
+        await expect(page.locator(".timeline")).to_contain_text("the printer jammed")
+        form = {"worker": WORKER, "job": job, "decision": "discard"}
+        assert (await page.request.post(f"{url}/console/job/decide", form=form)).status == 403
+    assert await standing(bakery, "broken", "parked") == job
+
+
 async def test_the_keyboard_alone_gets_everywhere(bakery: Bakery, open_window: Open) -> None:
     page = (await open_window()).page
     await page.goto(f"{bakery.url}/console/log")
@@ -263,9 +278,11 @@ async def paths(bakery: Bakery) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("look", ["desktop", "phone dark"])  # Each width, and each scheme, once.
-async def test_every_page_is_accessible_and_fits_its_window(bakery: Bakery, open_window: Open, look: str) -> None:
-    page = (await open_window(LOOKS[look])).page
+@pytest.mark.parametrize(
+    "look", [DESKTOP, PHONE_DARK], ids=["desktop", "phone dark"]
+)  # Each width, and each scheme, once.
+async def test_every_page_is_accessible_and_fits_its_window(bakery: Bakery, open_window: Open, look: Look) -> None:
+    page = (await open_window(look)).page
     wrong: dict[str, object] = {}
     for path in await paths(bakery):
         await page.goto(bakery.url + path)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID, uuid5
 
 import msgspec
+import uvicorn
+from litestar import Litestar
 from msgspec import Meta, Struct
 
 from journeyman import (
@@ -31,7 +34,14 @@ from journeyman import (
     opens,
     reacts,
 )
-from journeyman.doors.serving import serving
+from journeyman.doors.console import console_router
+from journeyman.doors.http.application import Refusals
+from journeyman.doors.serving import _Server, serving
+from journeyman.doors.web import error_pages
+from journeyman.doors.web.access import ACCESS, Access, Role
+from journeyman.doors.web.asgi import ASGIApp, Receive, Scope, Send
+from journeyman.doors.web.streams import Streams
+from journeyman.doors.web.templates import COMMON_ASSETS
 
 #: What a note holds whose invoice fails, and one whose invoice is made when the test says so.
 FAILS, HELD = "(fails)", "(held)"
@@ -229,6 +239,40 @@ class Bakery:
 def make_bakery(**options: Any) -> tuple[App, Invoices]:
     invoices = Invoices()
     return App(features=[orders, reminders], workers=[invoices, Reminders()], **options), invoices
+
+
+def console_as(app: App, role: Role, streams: Streams) -> ASGIApp:
+    """The console alone, as somebody with that role gets it from the guard; who asks is called eve."""
+    site = Litestar(
+        [console_router(app, streams), COMMON_ASSETS.handler()],
+        exception_handlers={Exception: Refusals(app, answer=error_pages.answer)},
+        openapi_config=None,
+        logging_config=None,
+    )
+
+    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+        await cast(ASGIApp, site)({**scope, ACCESS: Access("eve", role, "")}, receive, send)
+
+    return asked
+
+
+@asynccontextmanager
+async def serving_as(app: App, role: Role) -> AsyncIterator[str]:
+    """Serve the console of a running application to somebody with that role."""
+    streams, listening = Streams(), socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        console_as(app, role, streams), lifespan="off", log_config=None, timeout_graceful_shutdown=2
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        await server.begun(task)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        streams.end()
+        server.should_exit = True
+        await task
+        await streams.ended()
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from html import unescape
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx2
 import pytest
@@ -15,13 +15,11 @@ from msgspec import Struct
 
 from journeyman import App, DiscardJob, PauseWorker
 from journeyman.doors.console import bulk
-from journeyman.doors.site import build
-from journeyman.doors.web.access import ACCESS, Access, Role
-from journeyman.doors.web.asgi import ASGIApp, Receive, Scope, Send
+from journeyman.doors.web.access import Role
 from journeyman.doors.web.streams import Streams
-from journeyman.todo.jobs import JobFailed, JobRow
+from journeyman.todo.jobs import JobFailed, JobRow, JobStarted
 from journeyman.todo.ledger import jobs_state
-from tests.doors.console.bakery import HOSTILE, Invoices, PlaceOrder, RequestInvoice, make_bakery
+from tests.doors.console.bakery import HOSTILE, Invoices, PlaceOrder, RequestInvoice, console_as, make_bakery
 from tests.doors.console.histories import submit
 
 WORKER: Final = Invoices.name
@@ -53,8 +51,7 @@ async def visiting(role: Role = "operator", store: str = "memory:", *, workers: 
     app, _ = make_bakery()
     streams = Streams()
     async with app.running(store, workers=workers, drain_s=0.1):
-        site = build(app, streams=streams, allowed_hosts=["localhost"])
-        transport = httpx2.ASGITransport(app=_as(site, role))
+        transport = httpx2.ASGITransport(app=cast(Any, console_as(app, role, streams)))
         async with httpx2.AsyncClient(
             transport=transport, base_url="http://localhost", headers={"accept": "text/html"}
         ) as client:
@@ -63,13 +60,6 @@ async def visiting(role: Role = "operator", store: str = "memory:", *, workers: 
             finally:
                 streams.end()
                 await streams.ended()
-
-
-def _as(site: ASGIApp, role: Role) -> Any:
-    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
-        await site({**scope, ACCESS: Access("eve", role, "")}, receive, send)
-
-    return asked
 
 
 async def place(app: App, *order_ids: str, **values: Any) -> None:
@@ -85,8 +75,6 @@ async def ask(app: App, *keys: str) -> None:
 
 async def park(app: App, *keys: str) -> None:
     """Let attempts at these jobs fail for good."""
-    from journeyman.todo.jobs import JobStarted
-
     for key in keys:
         await ask(app, key)
         row = await row_of(app, key)

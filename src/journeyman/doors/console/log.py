@@ -213,6 +213,7 @@ async def _jump(console: Console, text: str) -> int:
 
 
 async def _position_of(console: Console, id: str) -> int | None:
+    await console.index.gather()
     try:
         return await console.index.ask(lambda index: index.position_of(id))
     except (NotIndexed, TooSlow):

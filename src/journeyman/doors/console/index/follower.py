@@ -44,6 +44,12 @@ REST: Final = 1.0
 #: The pause between two batches at the head, in seconds: so that single messages gather.
 GATHER_S: Final = 0.1
 
+#: How long somebody waits at most who wants to see what was just done, in seconds.
+HURRY_S: Final = 1.0
+
+#: How often it is looked whether the index has come far enough, in seconds.
+LOOK_S: Final = 0.01
+
 #: How long one wait for the log's growth is, and the pause when something fails or another process writes, in seconds.
 WAIT_S: Final = 1.0
 
@@ -78,6 +84,7 @@ class Index:
         self._writing: _Writing | None = None
         self._reading: _Reading | None = None
         self._ready = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._trouble: str | None = None
 
     def begin(self) -> None:
@@ -128,14 +135,15 @@ class Index:
         """Wait a moment for the last messages, if only those are missing: somebody wants to see what was just done."""
         progress = await self.progress()
         if 0 < progress.head - progress.position <= BATCH:
-            await self.until(progress.head, timeout_s=GATHER_S * 3)
+            self._hurry.set()
+            await self.until(progress.head, timeout_s=HURRY_S)
 
     async def until(self, position: int, *, timeout_s: float) -> bool:
         """Wait until it reaches a position; whether it does."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while (await self.progress()).position < position:  # noqa: ASYNC110  # another process may write it
-                    await asyncio.sleep(GATHER_S / 4)
+                    await asyncio.sleep(LOOK_S)
                 return True
         return False
 
@@ -168,8 +176,15 @@ class Index:
         while True:
             mark = await self._catch_up(writing, log, mark)
             self._trouble = None
-            await asyncio.sleep(GATHER_S)
+            await self._let_gather()
             await log.wait(mark.position, WAIT_S)
+
+    async def _let_gather(self) -> None:
+        """Let single messages gather for a moment, unless somebody waits for them."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                await self._hurry.wait()
+        self._hurry.clear()
 
     async def _find_place(self, log: MessageLog) -> Place:
         while self._reading is None:
