@@ -235,7 +235,7 @@ async def test_a_reader_sees_everything_and_can_not_act(bakery: Bakery, open_win
             await expect(page.get_by_role("button", name=acts)).to_have_count(0)
         await page.goto(f"{url}/console/job?worker={WORKER}&job={job}")
         await expect(page.locator(".timeline")).to_contain_text("the printer jammed")
-        form = {"worker": WORKER, "job": job, "decision": "discard"}
+        form: dict[str, str | float | bool] = {"worker": WORKER, "job": job, "decision": "discard"}
         assert (await page.request.post(f"{url}/console/job/decide", form=form)).status == 403
     assert await standing(bakery, "broken", "parked") == job
 

@@ -18,9 +18,10 @@ from tests.todo.desk import Answer, Ask, Desk, Note, desk
 
 WORKER = Desk.name
 
-#: Few keys and processes, so that jobs are opened again, and attempts meet.
+#: Few keys, so that jobs are opened again; and not many processes, so that several attempts run in one. One that is
+#: lost starts nothing any more.
 KEYS = [f"job-{number}" for number in range(8)]
-INSTANCES = ["one", "two", "three"]
+INSTANCES = [f"process-{number}" for number in range(40)]
 
 
 def make_app(**options: Any) -> App:
@@ -65,12 +66,12 @@ async def start(app: App, key: str, instance: str = "one") -> int:
 async def live(app: App, seed: int, *, steps: int) -> None:
     """Let so many things happen, as chance wants; what the state refuses does not."""
     chance = random.Random(seed)
-    for _ in range(steps):
-        await _step(app, chance)
+    for number in range(steps):
+        await _step(app, chance, INSTANCES[number * len(INSTANCES) // steps])
 
 
-async def _step(app: App, chance: random.Random) -> None:
-    key, instance = chance.choice(KEYS), chance.choice(INSTANCES)
+async def _step(app: App, chance: random.Random, instance: str) -> None:
+    key = chance.choice(KEYS)
     row = await row_of(app, key)
     cause = await app.messages.get(row.opened_at) if row is not None else None
     if row is not None and row.fence is not None:
