@@ -41,8 +41,8 @@ BATCH: Final = 500
 #: For each second that the thread works it rests so long while commands come in: they go before looking at them.
 REST: Final = 1.0
 
-#: The pause between two batches at the head, in seconds: so that single messages gather.
-GATHER_S: Final = 0.1
+#: The pause between two batches at the head, in seconds: so that messages gather, each of which would cost a commit.
+GATHER_S: Final = 0.5
 
 #: How long somebody waits at most who wants to see what was just done, in seconds.
 HURRY_S: Final = 1.0
