@@ -44,6 +44,9 @@ REST: Final = 1.0
 #: The pause between two batches at the head, in seconds: so that messages gather, each of which would cost a commit.
 GATHER_S: Final = 0.5
 
+#: So many messages may be missing, for somebody to wait for them at all.
+NEAR: Final = 5_000
+
 #: How long somebody waits at most who wants to see what was just done, in seconds.
 HURRY_S: Final = 1.0
 
@@ -134,7 +137,7 @@ class Index:
     async def gather(self) -> None:
         """Wait a moment for the last messages, if only those are missing: somebody wants to see what was just done."""
         progress = await self.progress()
-        if 0 < progress.head - progress.position <= BATCH:
+        if 0 < progress.head - progress.position <= NEAR:
             self._hurry.set()
             await self.until(progress.head, timeout_s=HURRY_S)
 
