@@ -80,6 +80,8 @@ async def _step(app: App, chance: random.Random, instance: str) -> None:
             (JobReleased(fence=row.fence, reason="drained"), None),
             (JobEnded(fence=row.fence, reason="no answer"), None),
             (Answer(key=key, text="by the attempt"), row.fence),
+            (Note(text="whatever carries the fence is an answer"), row.fence),
+            (Ask(key=key), None),
             (InstanceLost(instance=row.instance or instance, left=chance.random() < 0.3), None),
         ]
         command, fence = chance.choice(ends)

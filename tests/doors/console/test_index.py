@@ -71,6 +71,7 @@ async def test_jobs_open_and_end_where_the_ledger_opens_and_ends_them(seed: int)
     told: list[dict[str, int | None]] = [{}]
     for record in records:
         for event in (event for event in events if event.position == record.position):
+            assert (event.job in is_open) is (event.event != "opened")
             if event.event in OVER:
                 del is_open[event.job]
             elif event.event == "started":
@@ -200,13 +201,16 @@ async def test_a_batch_that_fails_leaves_nothing_behind() -> None:
         records = await whole_log(app)
         half = len(records) // 2
         reader, writer = written(app, records[:half])
+        writer._connection.set_commit_hook(lambda: True)  # As if the disk were full: the commit fails.
         with pytest.raises(apsw.ConstraintError):
-            writer.add([*records[half : half + 20], records[0]])
+            writer.add(records[half:])
+        writer._connection.set_commit_hook(None)
         assert reader.position == half
         writer.add(records[half:])
         expected, _ = written(app, records)
 
     assert history(reader) == history(expected)
+    assert reader.find(Filter(), limit=1000) == expected.find(Filter(), limit=1000)
 
 
 # Kept up beside an application.

@@ -238,7 +238,9 @@ async def test_many_are_decided_at_once_and_refusals_are_told_with_their_reasons
         values = {"name": WORKER, "decision": "retry", "standing": "parked", "job": ["a", "b"]}
         page = text_of(await visitor.follow(await visitor.post("/console/worker/decide", values)))
         rows = {key: await row_of(visitor.app, key) for key in "abc"}
+        [retried] = await visitor.app.store.log.read(visitor.app.position - 1, 1)
 
+    assert (retried.name, retried.actor) == ("journeyman/retry-job", "eve")
     assert "1 job is tried again; 1 was refused." in page
     assert f"1: {WORKER} has no open job b." in page
     assert {key: row.standing if row else None for key, row in rows.items()} == {

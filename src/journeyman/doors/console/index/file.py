@@ -52,19 +52,12 @@ def _cache() -> str:
 
 
 def connect_to_write(place: Place) -> apsw.Connection:
-    """Open the index, or an empty one in its place where there is none, or a damaged one.
+    """Open the index, or an empty one where there is none.
 
     Raises:
         NotAStore: the file is something else.
+        apsw.NotADBError, apsw.CorruptError: it is damaged: remove it.
     """
-    try:
-        return _connect_to_write(place)
-    except (apsw.NotADBError, apsw.CorruptError):
-        remove(place)
-        return _connect_to_write(place)
-
-
-def _connect_to_write(place: Place) -> apsw.Connection:
     connection = _connect(place, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     try:
         application = connection.pragma("application_id")

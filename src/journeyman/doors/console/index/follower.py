@@ -102,10 +102,11 @@ class Index:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._writing is not None:
-            await self._writing.end()
+        # The writer last: the last connection to close folds the WAL into the file.
         if self._reading is not None:
             await self._reading.end()
+        if self._writing is not None:
+            await self._writing.end()
         self._task = self._writing = self._reading = None
         self._ready.clear()
 
