@@ -27,6 +27,7 @@ from tests.doors.console.histories import (
     KEYS,
     WORKER,
     live,
+    make_app,
     open_jobs_by_position,
     opened,
     start,
@@ -352,6 +353,20 @@ async def test_of_two_processes_one_writes_and_both_read(tmp_path: Path) -> None
         await second.stop()
 
     assert found[0].subject == "later"
+
+
+async def test_it_ends_with_the_application_and_begins_again_on_whatever_store_that_is_on(tmp_path: Path) -> None:
+    app = make_app()
+    index = Index(app)
+    for name in ("one", "other"):
+        async with app.running(f"sqlite:///{tmp_path}/{name}.db", workers=False):
+            await submit(app, Note(text=name))
+            found = await asked(index, app, lambda reader: reader.find(Filter(), limit=9))
+            assert [entry.subject for entry in found] == [name]
+            following = index._task
+        assert following is not None
+        await asyncio.wait_for(following, 30)
+    assert (tmp_path / "other.db-index").exists()
 
 
 async def test_an_answer_ends_the_job_for_good() -> None:

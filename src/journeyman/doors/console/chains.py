@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from journeyman.doors.console.console import Console
-from journeyman.doors.console.index.follower import NotIndexed
 from journeyman.doors.console.index.reader import Entry, Link, TooSlow
+from journeyman.doors.console.index.threads import NotIndexed
 
 #: How many messages of a chain are shown.
 CHAIN_MAX: Final = 200

@@ -12,9 +12,9 @@ from litestar.handlers import HTTPRouteHandler
 from journeyman.doors.console.bulk import Decision, command_for
 from journeyman.doors.console.chains import Step, chain_of
 from journeyman.doors.console.console import PATH, Console, deciding
-from journeyman.doors.console.index.follower import NotIndexed
 from journeyman.doors.console.index.job_effects import ATTEMPT_ENDS
 from journeyman.doors.console.index.reader import JobEvent, TooSlow
+from journeyman.doors.console.index.threads import NotIndexed
 from journeyman.doors.console.waiting import Reason, reasons
 from journeyman.doors.web.answers import Page, SeeOther
 from journeyman.doors.web.forms import Form

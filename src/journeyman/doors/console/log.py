@@ -14,8 +14,8 @@ from litestar.response import Stream
 
 from journeyman.doors.console.chains import chain_of
 from journeyman.doors.console.console import PATH, Console, templates
-from journeyman.doors.console.index.follower import NotIndexed
 from journeyman.doors.console.index.reader import Entry, Filter, JobEvent, TooSlow
+from journeyman.doors.console.index.threads import NotIndexed
 from journeyman.doors.web.answers import Page, SeeOther
 from journeyman.doors.web.headers import POSITION_MAX
 from journeyman.doors.web.query_strings import QueryStringReader

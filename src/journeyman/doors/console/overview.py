@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from journeyman.doors.console.charts import SPANS, Span, bars, ticks
 from journeyman.doors.console.console import Console
-from journeyman.doors.console.index.follower import NotIndexed
 from journeyman.doors.console.index.reader import Bucket, TooSlow
+from journeyman.doors.console.index.threads import NotIndexed
 from journeyman.doors.console.wording import SECOND_US
 from journeyman.doors.web.answers import Page
 from journeyman.doors.web.query_strings import QueryStringReader

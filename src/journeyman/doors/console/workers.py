@@ -12,8 +12,8 @@ from litestar.handlers import HTTPRouteHandler
 from journeyman.app import App
 from journeyman.doors.console.bulk import Account, Decision, decide, decide_all
 from journeyman.doors.console.console import PATH, Console, actor_of, deciding
-from journeyman.doors.console.index.follower import NotIndexed
 from journeyman.doors.console.index.reader import JobEvent, TooSlow
+from journeyman.doors.console.index.threads import NotIndexed
 from journeyman.doors.web.answers import Page, SeeOther
 from journeyman.doors.web.forms import Form
 from journeyman.doors.web.headers import POSITION_MAX

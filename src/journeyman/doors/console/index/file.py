@@ -18,6 +18,9 @@ from journeyman.store.base import InFile, Store
 #: How long a connection waits for another one, in milliseconds: only batches and checkpoints are waited for.
 BUSY_TIMEOUT_MS = 5000
 
+#: What the writer keeps of the file in memory, in KiB: jobs and subjects come in no order, and meet many pages of it.
+CACHE_KIB = 65_536
+
 
 class Place(msgspec.Struct, frozen=True):
     """The file of an index; for a store in memory, a name in this process's memory."""
@@ -67,6 +70,7 @@ def connect_to_write(place: Place) -> apsw.Connection:
             connection.pragma("journal_mode", "wal")
             # A crash may lose the last batches, and never what was whole before: they are indexed again.
             connection.pragma("synchronous", 1)
+            connection.pragma("cache_size", -CACHE_KIB)
     except BaseException:
         connection.close()
         raise

@@ -8,38 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import apsw
 import msgspec
 
 from journeyman.app import App
-from journeyman.doors.console.index.file import Place, connect_to_read, connect_to_write, inode_of, place_of, remove
+from journeyman.doors.console.index.file import Place, place_of
 from journeyman.doors.console.index.job_effects import JobEffects
 from journeyman.doors.console.index.reader import IndexReader
-from journeyman.doors.console.index.writer import LAYOUT, BuiltFor, IndexWriter, Mark
+from journeyman.doors.console.index.threads import BATCH, NotIndexed, Reading, Writing
+from journeyman.doors.console.index.writer import BuiltFor, Mark
 from journeyman.errors import JourneymanError, NotRunning
 from journeyman.follower import check_no_gap
-from journeyman.message import Record
 from journeyman.set_aside import NAME as SET_ASIDE_NAME
 from journeyman.set_aside import read_set_asides
 from journeyman.store.base import MessageLog, Scannable
-from journeyman.store.sqlite_file import LockFile
-from journeyman.store.thread import Thread
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: How many records one transaction adds: few, so that the thread lets the event loop in again soon.
-BATCH: Final = 500
-
-#: For each second that the thread works it rests so long while commands come in: they go before looking at them.
-REST: Final = 1.0
 
 #: The pause between two batches at the head, in seconds: so that messages gather, each of which would cost a commit.
 GATHER_S: Final = 0.5
@@ -55,13 +45,6 @@ LOOK_S: Final = 0.01
 
 #: How long one wait for the log's growth is, and the pause when something fails or another process writes, in seconds.
 WAIT_S: Final = 1.0
-
-#: How long ending a thread may take, in seconds.
-END_S: Final = 5.0
-
-
-class NotIndexed(Exception):
-    """There is no index to ask yet. The text says why."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -84,8 +67,8 @@ class Index:
         self._app = app
         self._effects = JobEffects(app.catalog, app.todo_workers)
         self._task: asyncio.Task[None] | None = None
-        self._writing: _Writing | None = None
-        self._reading: _Reading | None = None
+        self._writing: Writing | None = None
+        self._reading: Reading | None = None
         self._ready = asyncio.Event()
         self._hurry = asyncio.Event()
         self._trouble: str | None = None
@@ -102,12 +85,15 @@ class Index:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._close()
+
+    async def _close(self) -> None:
         # The writer last: the last connection to close folds the WAL into the file.
         if self._reading is not None:
             await self._reading.end()
         if self._writing is not None:
             await self._writing.end()
-        self._task = self._writing = self._reading = None
+        self._writing = self._reading = None
         self._ready.clear()
 
     async def ask(self, question: Callable[[IndexReader], T]) -> T:
@@ -154,22 +140,31 @@ class Index:
     # Keeping up.
 
     async def _follow(self) -> None:
-        while True:
+        """Until the application stops: started again, it may be on another store."""
+        while self._runs():
             try:
                 await self._keep_up()
-            except NotRunning:
-                return
             except (JourneymanError, apsw.Error, OSError) as error:
+                if not self._runs():
+                    break
                 if self._trouble is None:
                     logger.warning("the console's index is not kept up: %s", error)
                 self._trouble = str(error)
                 if self._writing is not None and isinstance(error, apsw.CorruptError | apsw.NotADBError):
                     await self._writing.discard()
             await asyncio.sleep(WAIT_S)
+        await self._close()
+
+    def _runs(self) -> bool:
+        """Whether the application does."""
+        try:
+            return self._app.position >= 0
+        except NotRunning:
+            return False
 
     async def _keep_up(self) -> None:
         log = self._app.store.log
-        writing = self._writing = self._writing or _Writing(
+        writing = self._writing = self._writing or Writing(
             await self._find_place(log), self._effects, app_position=lambda: self._app.position
         )
         if not await writing.take():
@@ -193,12 +188,12 @@ class Index:
     async def _find_place(self, log: MessageLog) -> Place:
         while self._reading is None:
             if first := await log.read(0, 1):
-                self._reading = _Reading(place_of(self._app.store, first[0].id))
+                self._reading = Reading(place_of(self._app.store, first[0].id))
             else:
                 await log.wait(0, WAIT_S)
         return self._reading.place
 
-    async def _begin(self, writing: _Writing, log: MessageLog) -> Mark:
+    async def _begin(self, writing: Writing, log: MessageLog) -> Mark:
         """Go on with the index that is there, if it is of this log, and of this code; else begin a new one."""
         wanted = await self._wanted(log)
         mark = await writing.call(lambda writer: writer.mark if writer.is_built_for(wanted) else None)
@@ -210,7 +205,7 @@ class Index:
     async def _wanted(self, log: MessageLog) -> BuiltFor:
         return BuiltFor(self._app.fingerprint, tuple(sorted(await read_set_asides(log))))
 
-    async def _catch_up(self, writing: _Writing, log: MessageLog, mark: Mark) -> Mark:
+    async def _catch_up(self, writing: Writing, log: MessageLog, mark: Mark) -> Mark:
         """Add what the log has beyond the mark: a long way in the thread, which reads it in place where it can."""
         if isinstance(log, Scannable) and await log.head() - mark.position > BATCH:
             await writing.add_all(log, mark.position)
@@ -224,7 +219,7 @@ class Index:
             mark = await writing.call(lambda writer: writer.mark)
         return mark
 
-    async def _is_built(self, writing: _Writing, log: MessageLog) -> bool:
+    async def _is_built(self, writing: Writing, log: MessageLog) -> bool:
         wanted = await self._wanted(log)
         return await writing.call(lambda writer: writer.is_built_for(wanted))
 
@@ -235,127 +230,3 @@ async def _is_of(log: MessageLog, mark: Mark) -> bool:
         return True
     found = [*await log.read(0, 1), *await log.read(mark.position - 1, 1)]
     return [record.id for record in found] == [mark.first_id, mark.last_id]
-
-
-class _Writing:
-    """The writer in its thread, while this process has the lock of the index.
-
-    Args:
-        app_position: how far the application is: when it moves, commands come in.
-    """
-
-    def __init__(self, place: Place, effects: JobEffects, *, app_position: Callable[[], int]) -> None:
-        self.stopping = threading.Event()
-        self._app_position = app_position
-        self._last_position = 0
-        self._place, self._effects = place, effects
-        self._thread = Thread("console index: writer")
-        self._thread.closing.callback(self._close)
-        self._lock: LockFile | None = None
-        self._connection: apsw.Connection | None = None
-        self._writer: IndexWriter | None = None
-
-    async def take(self) -> bool:
-        """Begin to write; False when another process does."""
-        return await self._thread.call(self._take)
-
-    def _take(self) -> bool:
-        if not self._place.in_memory and self._lock is None:
-            lock = LockFile(self._place.lock)
-            if not lock.try_take():
-                lock.close()
-                return False
-            self._lock = lock
-        if self._connection is None:
-            self._connection = connect_to_write(self._place)
-            self._writer = IndexWriter(self._connection, self._effects)
-        return True
-
-    async def discard(self) -> None:
-        """Delete an index that is damaged; `take` makes another one."""
-        await self._thread.call(self._discard)
-
-    def _discard(self) -> None:
-        self._close_connection()
-        remove(self._place)
-
-    def _close_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._writer = None
-
-    def _close(self) -> None:
-        self._close_connection()
-        if self._lock is not None:
-            self._lock.close()
-
-    async def call(self, function: Callable[[IndexWriter], T]) -> T:
-        return await self._thread.call(lambda: function(self._there()))
-
-    def _there(self) -> IndexWriter:
-        assert self._writer is not None
-        return self._writer
-
-    async def add(self, records: Sequence[Record]) -> None:
-        await self._thread.call(self._add, records)
-
-    async def add_all(self, log: Scannable, after: int) -> None:
-        """Add all that there is now."""
-        await self._thread.call(self._add_all, log, after)
-
-    def _add_all(self, log: Scannable, after: int) -> None:
-        with closing(log.scan(after, BATCH)) as batches:
-            for records in batches:
-                if self.stopping.is_set() or SET_ASIDE_NAME in {record.name for record in records}:
-                    return
-                self._add(records)
-
-    def _add(self, records: Sequence[Record]) -> None:
-        begun_s = time.monotonic()
-        self._there().add(records)
-        before, self._last_position = self._last_position, self._app_position()
-        if self._last_position > before:
-            self.stopping.wait((time.monotonic() - begun_s) * REST)
-
-    async def end(self) -> None:
-        await self._thread.end(timeout_s=END_S)
-
-
-class _Reading:
-    """The reader in its thread. It opens the file again when it was replaced."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self._thread = Thread("console index: reader")
-        self._thread.closing.callback(self._close)
-        self._connection: apsw.Connection | None = None
-        self._reader: IndexReader | None = None
-        self._inode: int | None = None
-
-    async def ask(self, question: Callable[[IndexReader], T]) -> T:
-        return await self._thread.call(self._ask, question)
-
-    def _ask(self, question: Callable[[IndexReader], T]) -> T:
-        try:
-            return question(self._there())
-        except (apsw.CantOpenError, apsw.SQLError, apsw.NotADBError, apsw.CorruptError) as error:
-            self._close()
-            raise NotIndexed("The index is being made.") from error
-
-    def _there(self) -> IndexReader:
-        if self._reader is None or self._connection is None or inode_of(self.place) != self._inode:
-            self._close()
-            self._inode = inode_of(self.place)
-            self._connection = connect_to_read(self.place)
-            self._reader = IndexReader(self._connection)
-        if self._connection.pragma("user_version") != LAYOUT:
-            raise NotIndexed("The index is being made, or a process of another version of Journeyman keeps it.")
-        return self._reader
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._reader = None
-
-    async def end(self) -> None:
-        await self._thread.end(timeout_s=END_S)
