@@ -279,7 +279,7 @@ def table(figures: Figures) -> str:
 
 def about_machine() -> str:
     told = about(ROOT / "build", rounds=1, quick=False)
-    return f"{told['machine']}; {told['disk']}; Python {told['python']}; {told['versions']}"
+    return f"{told['machine']}; {told['disk']}; load {told['load']}; Python {told['python']}; {told['versions']}"
 
 
 def publish(text: str) -> None:
