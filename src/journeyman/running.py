@@ -8,8 +8,7 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
-from importlib.metadata import version
+from functools import cache, partial
 from typing import Final
 
 import msgspec
@@ -33,9 +32,6 @@ from journeyman.worker import Application, Context, Schedule, Supervisor, Worker
 
 logger = logging.getLogger(__name__)
 
-
-#: The version of Journeyman.
-VERSION: Final = version("journeyman")
 
 #: How often a process looks whether a snapshot is due, in seconds.
 SNAPSHOT_LOOK_S: Final = 5.0
@@ -300,7 +296,7 @@ class Running:
             host=socket.gethostname(),
             started_at_us=self._started_at_us,
             at_us=self._parts.timing.now_us(),
-            version=VERSION,
+            version=_version(),
             # Copies, because the loop may add a worker meanwhile.
             workers=(*map(self._here, list(self._supervisors)), *map(standing_by, sorted(self._standing_by))),
         )
@@ -316,6 +312,17 @@ class Running:
                 lane_until_us = self._parts.timing.now_us() + round(waits_s * 1_000_000)
         position = runner.position if runner is not None else getattr(supervisor.worker, "position", None)
         return WorkerNote(name=name, status=status, position=position, last_error=error, lane_until_us=lane_until_us)
+
+
+@cache
+def _version() -> str:
+    """The version of Journeyman; empty where it runs from its source, without being installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("journeyman")
+    except PackageNotFoundError:
+        return ""
 
 
 def _role(worker: str) -> str:
