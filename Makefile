@@ -68,6 +68,10 @@ endef
 bench: $(READY) $(BENCH_READY)  ## measure it beside its limits and peers; briefly with: make bench ARGS="--quick"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-pages
+bench-pages: $(READY)  ## measure the console's pages on a log of a million messages
+	@$(BIN)/python -m benchmarks.pages $(ARGS)
+
 # The peers are kept apart: what they need must not change what Journeyman runs on.
 $(BENCH_READY): benchmarks/requirements.txt
 	@echo 'Installing the peers into .venv-bench …'

@@ -303,8 +303,16 @@ class App:
         executor = self._now_running().executor
         feature = self.catalog.query_of(query).feature
         if at_least is not None:
-            await executor.reach(at_least, timeout_s)
+            await self.reach(at_least, timeout_s=timeout_s)
         return await executor.query(lambda state: query.run(state.features[feature]))
+
+    async def reach(self, position: int, *, timeout_s: float = 5.0) -> None:
+        """Wait until queries of this process see a position: to read what another process wrote.
+
+        Raises:
+            Busy: it was not reached in time.
+        """
+        await self._now_running().executor.reach(position, timeout_s)
 
     @property
     def blocking(self) -> Blocking:
@@ -362,6 +370,11 @@ class App:
     def snapshots(self) -> Snapshots | None:
         """The snapshots beside the log; None where there can't be any."""
         return self._now_running().snapshots
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A digest of the code that builds the state; None where its source is not to be found."""
+        return self._now_running().fingerprint
 
     async def workers(self) -> list[WorkerStatus]:
         """What each worker is doing, in the order of registration, to-do workers first."""

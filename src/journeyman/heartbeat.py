@@ -34,18 +34,22 @@ KEY_PREFIX: Final = "instances/"
 
 
 class WorkerNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process says of one of its workers; see status.WorkerStatus."""
+    """What a process says of one of its workers; see status.WorkerStatus.
+
+    `lane_until_us` is until when its lane lets nothing through, in microseconds since 1970 UTC, by its own clock.
+    """
 
     name: str
     status: str
     position: int | None = None
     last_error: str | None = None
+    lane_until_us: int | None = None
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
     """What a process says of itself: for people, but for `left`, which means that it has ended by itself.
 
-    `at_us` is when it said so, by its own clock, in microseconds since 1970 UTC.
+    `at_us` is when it said so, by its own clock, in microseconds since 1970 UTC. `version` is that of Journeyman.
     """
 
     pid: int
@@ -53,6 +57,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     started_at_us: int
     at_us: int
     left: bool = False
+    version: str = ""
     workers: tuple[WorkerNote, ...] = ()
 
 

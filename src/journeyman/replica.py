@@ -126,6 +126,18 @@ class Replica:
             await asyncio.wait({replayed})
             raise
 
+    async def begin_before(self, position: int, snapshots: Snapshots | None) -> None:
+        """Begin with the newest snapshot that is not behind a position, if there is one: the rest is replayed to it.
+
+        Raises:
+            NotReady, Corrupt: the store can't be read.
+        """
+        self._set_asides = await read_set_asides(self._log)
+        if snapshots is not None:
+            restored = await snapshots.restore(self._set_asides, up_to=position)
+            if restored is not None:
+                self._become(restored)
+
     async def replay_to(self, position: int) -> None:
         """Apply the log from where this replica is up to a position, for looking at the state that it had there.
 

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import msgspec
@@ -92,6 +92,7 @@ class Running:
         self.snapshots = (
             Snapshots(store, parts.catalog, fingerprint=parts.fingerprint) if parts.fingerprint is not None else None
         )
+        self.fingerprint = parts.fingerprint
         self._owns_store = owns_store
         self._started_at_us = parts.timing.now_us()
         self._executor_task: asyncio.Task[None] | None = None
@@ -301,6 +302,7 @@ class Running:
             host=socket.gethostname(),
             started_at_us=self._started_at_us,
             at_us=self._parts.timing.now_us(),
+            version=_version(),
             # Copies, because the loop may add a worker meanwhile.
             workers=(*map(self._here, list(self._supervisors)), *map(standing_by, sorted(self._standing_by))),
         )
@@ -309,10 +311,24 @@ class Running:
         """What a worker does in this process."""
         supervisor, runner = self._supervisors[name], self._runners.get(name)
         status, error = str(supervisor.state), supervisor.last_error
+        lane_until_us: int | None = None
         if runner is not None and status == "running" and runner.lane.state is not LaneState.OPEN:
             status, error = f"lane {runner.lane.state.value}", runner.lane.reason
+            if waits_s := runner.lane.waits_s:
+                lane_until_us = self._parts.timing.now_us() + round(waits_s * 1_000_000)
         position = runner.position if runner is not None else getattr(supervisor.worker, "position", None)
-        return WorkerNote(name=name, status=status, position=position, last_error=error)
+        return WorkerNote(name=name, status=status, position=position, last_error=error, lane_until_us=lane_until_us)
+
+
+@cache
+def _version() -> str:
+    """The version of Journeyman; empty where it runs from its source, without being installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("journeyman")
+    except PackageNotFoundError:
+        return ""
 
 
 def _role(worker: str) -> str:

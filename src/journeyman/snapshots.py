@@ -119,10 +119,16 @@ class Snapshots:
             await self._blobs.delete(old.name)
         return next(info for info in found if info.name == name)
 
-    async def restore(self, set_asides: frozenset[int]) -> Restored | None:
-        """The newest state that can be used, or None. One that can't be is deleted: the log has everything."""
+    async def restore(self, set_asides: frozenset[int], *, up_to: int | None = None) -> Restored | None:
+        """The newest state that can be used, or None. One that can't be is deleted: the log has everything.
+
+        Args:
+            up_to: not newer than of this position; None for whatever is the newest.
+        """
         try:
             for info in reversed(await self.list()):
+                if up_to is not None and info.position > up_to:
+                    continue
                 if info.current and (restored := await self._try(info, set_asides)) is not None:
                     return restored
         except NotReady as error:

@@ -217,6 +217,24 @@ class Table(Generic[K, R]):
 
     # Snapshots and comparison.
 
+    def keys(self) -> list[K]:
+        """All keys, in no order: a copy that nothing changes any more."""
+        return list(self._rows)
+
+    def items(self) -> list[tuple[K, R]]:
+        """All keys with their rows, in no order: a copy that nothing changes any more."""
+        return list(self._rows.items())
+
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The fields that make the key. One alone is the key itself, several are a tuple of them."""
+        return self._key_fields
+
+    @property
+    def index_names(self) -> tuple[str, ...]:
+        """The names of the sorted indexes, for `find`."""
+        return tuple(self._index_fields)
+
     def rows(self) -> list[R]:
         """All rows, in no order: a copy that nothing changes any more."""
         return list(self._rows.values())

@@ -89,7 +89,10 @@ async def serving(
     finally:
         streams.end()
         server.should_exit = True
-        await task
+        try:
+            await task
+        finally:
+            await streams.ended()
 
 
 class _Server(uvicorn.Server):

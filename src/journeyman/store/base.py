@@ -95,6 +95,16 @@ class Scannable(Protocol):
         ...
 
 
+@runtime_checkable
+class InFile(Protocol):
+    """A store in a file, beside which other files may be kept that belong to it."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        ...
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A value of the key-value table. Its revision grows with each put and is never 0."""
 

@@ -79,6 +79,11 @@ class SqliteStore:
                 ) from None
             raise
 
+    @property
+    def path(self) -> str:
+        """The file, wherever the process's working directory is by now."""
+        return self._threads.path
+
     async def claim(self, role: str) -> bool:
         # In the reader's thread: the writer's may be queued behind another process.
         return await self._threads.read(self._reader.claims.take, role)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -18,14 +17,12 @@ from journeyman.heartbeat import Note
 from journeyman.message import Message, Record
 from journeyman.status import WorkerStatus
 from journeyman.tables import AppState
-from journeyman.todo.jobs import DiscardJob, JobRow, PauseWorker, ResumeWorker, RetryJob, Standing
+from journeyman.todo.jobs import DiscardJob, JobRow, PauseWorker, ResumeWorker, RetryJob
 from journeyman.todo.ledger import jobs_state
+from journeyman.todo.overview import first_jobs, last_error
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-#: The order in which open jobs are shown: first what needs a person.
-STANDINGS: Final[tuple[Standing, ...]] = ("parked", "running", "retrying", "waiting", "delayed", "behind")
 
 #: The most jobs that one call shows.
 JOBS_MAX: Final = 1000
@@ -141,6 +138,7 @@ def _check_known(name: str, known: list[str]) -> None:
 
 
 def _view(status: WorkerStatus, state: AppState, limit: int | None) -> WorkerView:
+    jobs = jobs_state(state)
     return WorkerView(
         name=status.name,
         status=status.status,
@@ -149,23 +147,9 @@ def _view(status: WorkerStatus, state: AppState, limit: int | None) -> WorkerVie
         running=status.running,
         retrying=status.retrying,
         parked=status.parked,
-        last_error=status.last_error or _last_error(state, status.name),
-        jobs=None if limit is None or status.waiting is None else _open_jobs(state, status.name, limit),
+        last_error=status.last_error or last_error(jobs, status.name),
+        jobs=None if limit is None or status.waiting is None else first_jobs(jobs, status.name, limit=limit),
     )
-
-
-def _open_jobs(state: AppState, name: str, limit: int) -> list[JobRow]:
-    jobs = jobs_state(state).jobs
-    return list(islice((row for standing in STANDINGS for row in jobs.scan("due", name, standing)), limit))
-
-
-def _last_error(state: AppState, name: str) -> str | None:
-    """The error of the open job that failed last, as far as its due time tells: workers' own errors stay with them."""
-    jobs = jobs_state(state).jobs
-    for standing in ("retrying", "parked"):
-        for row in jobs.find("due", name, standing, reverse=True, limit=1):
-            return row.error
-    return None
 
 
 def _processes(instances: Mapping[str, Note]) -> str:

@@ -1,4 +1,4 @@
-"""The console: what an operator looks at, for any application."""
+"""The operator's console: what an application does, why, and what one can do about it."""
 
 from journeyman.doors.console.router import console_router
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from litestar import Request, Router, get
+from litestar import Router
 
 from journeyman.app import App
-from journeyman.doors.web.answers import Page
+from journeyman.doors.console.console import PATH, Console, templates
+from journeyman.doors.console.doing import doing_handlers
+from journeyman.doors.console.jobs import jobs_handlers
+from journeyman.doors.console.log import log_handlers
+from journeyman.doors.console.overview import overview_handlers
+from journeyman.doors.console.state import state_handlers
+from journeyman.doors.console.store import store_handlers
+from journeyman.doors.console.workers import workers_handlers
 from journeyman.doors.web.streams import Streams
-from journeyman.doors.web.templates import Templates
-
-PATH: Final = "/console"
-
-templates: Final = Templates(__name__.rpartition(".")[0], path=PATH)
 
 
 def console_router(app: App, streams: Streams) -> Router:
     """The console of an application, at its path."""
-
-    @get("/")
-    async def workers(request: Request[Any, Any, Any]) -> Page:
-        return templates.page(request, "workers.html", position=app.position, workers=await app.workers())
-
-    return Router(PATH, route_handlers=[workers, templates.assets.handler()])
+    console = Console(app, streams)
+    handlers = [
+        *overview_handlers(console),
+        *workers_handlers(console),
+        *jobs_handlers(console),
+        *log_handlers(console),
+        *state_handlers(console),
+        *doing_handlers(console),
+        *store_handlers(console),
+    ]
+    return Router(PATH, route_handlers=[*handlers, templates.assets.handler()])

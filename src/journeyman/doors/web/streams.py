@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from litestar.response import Stream
@@ -33,6 +33,7 @@ class Streams:
     def __init__(self) -> None:
         self.open = 0
         self._ending = asyncio.Event()
+        self._at_end: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def ending(self) -> bool:
@@ -41,6 +42,15 @@ class Streams:
     def end(self) -> None:
         """Let every stream come to its end. None begins after that."""
         self._ending.set()
+
+    def at_end(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Have something stopped that goes on beside the streams: see `ended`."""
+        self._at_end.append(stop)
+
+    async def ended(self) -> None:
+        """Stop what goes on beside the streams. For whoever ends them, once no request is answered any more."""
+        for stop in self._at_end:
+            await stop()
 
     def answer(self, events: AsyncIterator[bytes]) -> Stream:
         """The answer that sends these events: server-sent events, each whole.

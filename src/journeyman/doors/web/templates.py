@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -31,9 +31,10 @@ class Templates:
     Args:
         package: the package's name.
         path: where its routes are, if it has files of its own in `static`: see `assets`.
+        filters: more filters, by name.
     """
 
-    def __init__(self, package: str, *, path: str = "") -> None:
+    def __init__(self, package: str, *, path: str = "", filters: Mapping[str, Callable[..., object]] = {}) -> None:
         self.assets = Assets(package, path=path)
         self._environment = Environment(
             loader=_loader(package),
@@ -42,7 +43,7 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"visible": visible, "paragraphs": paragraphs, "moment": moment}
+        self._environment.filters |= {"visible": visible, "paragraphs": paragraphs, "moment": moment, **filters}
 
     def page(self, request: Request[Any, Any, Any], name: str, *, status: int = 200, **values: Any) -> Page:
         """The answer to a request."""
