@@ -369,6 +369,20 @@ async def test_it_ends_with_the_application_and_begins_again_on_whatever_store_t
     assert (tmp_path / "other.db-index").exists()
 
 
+@pytest.mark.parametrize("notes", [0, 1])
+async def test_it_ends_with_an_application_in_memory_whose_log_can_still_be_read(notes: int) -> None:
+    app = make_app()
+    index = Index(app)
+    async with app.running("memory:", workers=False):
+        index.begin()
+        for number in range(notes):
+            await submit(app, Note(text=f"note {number}"))
+            await reached(index, app)
+    assert index._task is not None
+    async with asyncio.timeout(10):
+        await index._task
+
+
 async def test_an_answer_ends_the_job_for_good() -> None:
     async with opened() as app:
         await submit(app, Ask(key="job-1"))

@@ -191,6 +191,7 @@ def _point_onward(result: Result, url: str | None, console: Console) -> None:
         lines.append(("the log", f"{again} --store {result.store} log tail"))
     if url is not None:
         lines.append(("the posts", f"{url}   (until Ctrl-C; the same as JSON: {url}/queries/posts/list)"))
+        lines.append(("the console", f"{url}/console"))
     text = "\n".join(f"  {what:14} {where}" for what, where in lines)
     console.print(f"\nWhere to look next\n{text}", highlight=False, markup=False, soft_wrap=True)
 

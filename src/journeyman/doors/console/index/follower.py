@@ -162,6 +162,10 @@ class Index:
         except NotRunning:
             return False
 
+    def _is_on(self, log: MessageLog) -> bool:
+        """Whether the application still runs on that log: one in memory can be read for ever."""
+        return self._runs() and self._app.store.log is log
+
     async def _keep_up(self) -> None:
         log = self._app.store.log
         writing = self._writing = self._writing or Writing(
@@ -172,11 +176,12 @@ class Index:
             return
         mark = await self._begin(writing, log)
         self._ready.set()
-        while True:
+        while self._is_on(log):
             mark = await self._catch_up(writing, log, mark)
             self._trouble = None
             await self._let_gather()
             await log.wait(mark.position, WAIT_S)
+        await self._close()
 
     async def _let_gather(self) -> None:
         """Let single messages gather for a moment, unless somebody waits for them."""
@@ -187,6 +192,8 @@ class Index:
 
     async def _find_place(self, log: MessageLog) -> Place:
         while self._reading is None:
+            if not self._is_on(log):
+                raise NotRunning("The application has stopped.")
             if first := await log.read(0, 1):
                 self._reading = Reading(place_of(self._app.store, first[0].id))
             else:
