@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -110,6 +110,7 @@ class App:
         self.tracing = Tracing()
         self._starting = False
         self._running: Running | None = None
+        self._beside: list[Callable[[], Awaitable[None]]] = []
         for worker in workers:
             self.register(worker)
         self._ledger = JobLedger(self.todo_workers)
@@ -213,9 +214,17 @@ class App:
         if running is None:
             return
         try:
-            await running.stop(drain_s=drain_s)
+            for end in self._beside:
+                await end()
         finally:
-            self._running = None
+            try:
+                await running.stop(drain_s=drain_s)
+            finally:
+                self._running = None
+
+    def at_stop(self, end: Callable[[], Awaitable[None]]) -> None:
+        """Have something ended, at each stop, that goes on beside the application and reads its store."""
+        self._beside.append(end)
 
     async def wait(self) -> None:
         """Return when the application can't go on; until then, wait.

@@ -46,6 +46,7 @@ class Console:
         self.accounts: OrderedDict[str, Account] = OrderedDict()
         self._timing = timing
         streams.at_end(self.stop)
+        app.at_stop(self.stop)  # Where the site is mounted, nobody ends its streams.
 
     async def stop(self) -> None:
         """End what goes on in the background."""
