@@ -22,8 +22,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 from journeyman import App, Attempt, Command, Message, Record, TodoWorker, reacts
 from journeyman.codec import decode_meta
 from journeyman.doors.serving import serving
+from journeyman.spans import LINKS_MAX
 from journeyman.store.memory import MemoryStore
-from journeyman.telemetry import LINKS_MAX, Tracing, taken
+from journeyman.telemetry import Tracing
+from journeyman.traceparent import taken
 from tests.doors.http.shop import client_of
 from tests.todo.desk import Answer, Ask, Desk, Note, answered, desk, idle, log_of, make, running, until
 

@@ -8,28 +8,19 @@ what is in a command or an answer.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from importlib.metadata import version
-from typing import Final, Protocol
-
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from typing import TYPE_CHECKING, Final, Protocol
 
 from journeyman.message import Meta
+from journeyman.traceparent import Attributes, Kind
 
-#: What a request may bring (W3C Trace Context, 3.2). What does not fit is as if it were not there.
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
-)
+if TYPE_CHECKING:  # Importing them takes longer than most commands of the command line do.
+    from opentelemetry.trace import Span
 
-#: Up to how many commands of one batch its spans name.
-LINKS_MAX: Final = 100
-
-Attributes = Mapping[str, str | int]
+    from journeyman.spans import Spans
 
 #: What came with the request or message that is dealt with now, where this process collects no spans: it is passed on.
 _carried: ContextVar[str | None] = ContextVar("journeyman.traceparent", default=None)
@@ -53,24 +44,24 @@ class Tracing:
     """The spans of one application. Whether anything collects them is looked up once, by `begin`."""
 
     def __init__(self) -> None:
-        self._tracer: trace.Tracer | None = None
+        self._spans: Spans | None = None
 
     def begin(self) -> None:
-        """See whether the process has set up a tracer provider by now."""
-        provider = trace.get_tracer_provider()
-        nothing = isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
-        self._tracer = None if nothing else provider.get_tracer("journeyman", version("journeyman"))
+        """See whether the process has set up a tracer provider by now. Whoever has, has loaded OpenTelemetry for it."""
+        self._spans = None
+        if "opentelemetry" in sys.modules:
+            from journeyman.spans import find_spans
+
+            self._spans = find_spans()
 
     @property
     def collects(self) -> bool:
-        return self._tracer is not None
+        return self._spans is not None
 
     def here(self, cause: Meta | None = None) -> str | None:
         """The trace parent for what is recorded now; else the one that what it follows from has; None without any."""
-        if self._tracer is not None:
-            context = trace.get_current_span().get_span_context()
-            if context.is_valid:
-                return _text_of(context)
+        if self._spans is not None and (current := self._spans.here()) is not None:
+            return current
         return _carried.get() or (cause.traceparent if cause is not None else None)
 
     def span(
@@ -78,25 +69,25 @@ class Tracing:
         name: str,
         *,
         parent: str | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
+        kind: Kind = "internal",
         attributes: Attributes | None = None,
     ) -> AbstractContextManager[Span | None]:
         """A span around a block, below `parent` or, without one, below the current span. None where nothing collects.
 
         Of an error that leaves the block, its type is told, and not its text.
         """
-        if self._tracer is None:
+        if self._spans is None:
             return _carrying(parent) if parent is not None else nullcontext()
-        return _span(self._tracer, name, _context_of(parent), kind, attributes)
+        return self._spans.span(name, parent=parent, kind=kind, attributes=attributes)
 
     def failed(self, error: BaseException) -> None:
         """What the current span is around has failed, and somebody deals with that."""
-        if self._tracer is not None:
-            _mark(trace.get_current_span(), error)
+        if self._spans is not None:
+            self._spans.failed(error)
 
     def batch(self, name: str, sent: Iterable[Carrying]) -> AbstractContextManager[Span | None]:
         """A span around what is done for many commands at once: below the only one, or linked to each."""
-        if self._tracer is None:
+        if self._spans is None:
             return nullcontext()
         parents = [parent for one in sent if (parent := one.envelope.meta.traceparent) is not None]
         if not parents:
@@ -104,8 +95,7 @@ class Tracing:
         count = {"journeyman.commands": len(parents)}
         if len(parents) == 1:
             return self.span(name, parent=parents[0], attributes=count)
-        links = [Link(_span_context(parent)) for parent in parents[:LINKS_MAX]]
-        return _span(self._tracer, name, Context(), SpanKind.INTERNAL, count, links)
+        return self._spans.linked(name, parents, count)
 
 
 #: For parts that are used without an application.
@@ -118,11 +108,6 @@ def told(span: Span | None, **facts: str | int) -> None:
         span.set_attributes({f"journeyman.{name}": value for name, value in facts.items()})
 
 
-def taken(traceparent: str | None) -> str | None:
-    """A trace parent that came from outside, if it is one."""
-    return traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else None
-
-
 @contextmanager
 def _carrying(parent: str) -> Iterator[None]:
     token = _carried.set(parent)
@@ -130,51 +115,3 @@ def _carrying(parent: str) -> Iterator[None]:
         yield
     finally:
         _carried.reset(token)
-
-
-@contextmanager
-def _span(
-    tracer: trace.Tracer,
-    name: str,
-    context: Context | None,
-    kind: SpanKind,
-    attributes: Attributes | None,
-    links: Iterable[Link] = (),
-) -> Iterator[Span]:
-    with tracer.start_as_current_span(
-        name,
-        context,
-        kind,
-        attributes,
-        list(links),
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
-            yield span
-        except BaseException as error:
-            _mark(span, error)
-            raise
-
-
-def _mark(span: Span, error: BaseException) -> None:
-    span.set_attribute("error.type", type(error).__qualname__)
-    span.set_status(Status(StatusCode.ERROR))
-
-
-def _context_of(parent: str | None) -> Context | None:
-    if parent is None:
-        return None
-    return trace.set_span_in_context(NonRecordingSpan(_span_context(parent)), Context())
-
-
-def _span_context(traceparent: str) -> SpanContext:
-    match = _TRACEPARENT.fullmatch(traceparent)
-    if match is None:
-        return trace.INVALID_SPAN_CONTEXT
-    flags = TraceFlags(int(match["flags"], 16) & TraceFlags.SAMPLED)
-    return SpanContext(int(match["trace"], 16), int(match["span"], 16), is_remote=True, trace_flags=flags)
-
-
-def _text_of(context: SpanContext) -> str:
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & TraceFlags.SAMPLED:02x}"

@@ -14,8 +14,6 @@ import logging
 from time import perf_counter
 from typing import Any, Final
 
-from opentelemetry.trace import SpanKind
-
 from journeyman.errors import Fenced, GiveUp, Invalid, JourneymanError, NotRunning, Rejected, TooLarge
 from journeyman.feature import Command
 from journeyman.message import Message
@@ -98,7 +96,7 @@ class Performer:
             await self._release(attempt, "its process was stopping")
             return
         name, parent = f"attempt {self._worker.name}", attempt.message.meta.traceparent
-        with self._tracing.span(name, parent=parent, kind=SpanKind.CONSUMER) as span:
+        with self._tracing.span(name, parent=parent, kind="consumer") as span:
             told(span, job=attempt.id, attempt=attempt.number, position=attempt.message.position)
             await self._run(running, attempt)
 

@@ -17,7 +17,7 @@ from journeyman.doors.console.wording import FILTERS
 from journeyman.doors.web.access import access_of
 from journeyman.doors.web.answers import Page
 from journeyman.doors.web.forms import Form, WrongForm, read_form
-from journeyman.doors.web.problems import Kind, Refused
+from journeyman.doors.web.problems import READ_ONLY, Kind, Refused
 from journeyman.doors.web.streams import Streams
 from journeyman.doors.web.templates import Templates
 from journeyman.timing import SYSTEM_TIMING, Timing
@@ -29,8 +29,6 @@ ACCOUNTS_MAX: Final = 100
 
 #: How long a page waits for what the form before it recorded, in seconds.
 SEEN_S: Final = 5.0
-
-READ_ONLY: Final = Kind("read-only", 403, "Whoever asks may look, and not act")
 
 templates: Final = Templates(__name__.rpartition(".")[0], path=PATH, filters=FILTERS)
 

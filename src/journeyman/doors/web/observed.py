@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final
-
-from opentelemetry.trace import Span, SpanKind
+from typing import TYPE_CHECKING, Final
 
 from journeyman.doors.web.asgi import Scope
 from journeyman.meter import Meter
-from journeyman.telemetry import NO_TRACING, Tracing, taken
+from journeyman.telemetry import NO_TRACING, Tracing
+from journeyman.traceparent import taken
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 #: The methods that are told apart.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
@@ -45,7 +47,7 @@ class Observed:
             if span is not None:
                 _describe(span, method, route, status)
 
-        with self._tracing.span(method, parent=_traceparent(scope), kind=SpanKind.SERVER) as span:
+        with self._tracing.span(method, parent=_traceparent(scope), kind="server") as span:
             yield begun
 
 
