@@ -110,6 +110,19 @@ def test_a_busy_machine_fails_no_test(guarded: pytest.Pytester) -> None:
     guarded.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+def test_collecting_garbage_fails_no_test(guarded: pytest.Pytester) -> None:
+    """Of what is looked through, the tests before have left the most."""
+    guarded.makepyfile("""
+        import gc, time
+
+        async def test_collects():
+            until = time.thread_time() + 0.7
+            while time.thread_time() < until:
+                gc.collect()
+    """)
+    guarded.runpytest_subprocess().assert_outcomes(passed=1)
+
+
 def test_a_test_that_leaves_a_task_fails(guarded: pytest.Pytester) -> None:
     """A left task fails its test; a task that a fixture ends, or that is just ending, does not."""
     guarded.makepyfile("""
