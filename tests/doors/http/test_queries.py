@@ -57,8 +57,8 @@ async def test_every_wrong_field_is_named() -> None:
         "/open": "Expected bool | null, got str.",
         "/status": "Invalid enum value 'old'.",
         "/numbers": "Expected int, got str.",
-        "/line": "It must be JSON, percent-encoded. Expecting property name enclosed in double quotes at line 1, column 2. "
-        "Correct this and send it again.",
+        "/line": "It must be JSON, percent-encoded. Expecting property name enclosed in double quotes at line 1, "
+        "column 2. Correct this and send it again.",
         "/state": "This field is given more than once.",
         "/colour": "There is no such field.",
     }
