@@ -295,3 +295,17 @@ async def test_the_applications_own_span_is_above_what_it_executes(spans: InMemo
         with tracer.start_as_current_span("mine") as mine:
             await app.execute(Note(text="a"))
     assert parent_of(one(spans, "execute desk/note")) == mine.get_span_context().span_id
+
+
+async def test_a_start_that_tracing_fails_can_be_made_again() -> None:
+    class Broken(Tracing):
+        def begin(self) -> None:
+            raise RuntimeError("the provider is broken")
+
+    app = App(features=[desk], workers=[])
+    whole, app.tracing = app.tracing, Broken()
+    with pytest.raises(RuntimeError, match="the provider is broken"):
+        await app.start("memory:")
+    app.tracing = whole
+    async with app.running("memory:"):
+        assert app.position == 0

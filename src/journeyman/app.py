@@ -192,8 +192,8 @@ class App:
         if self._starting or self._running is not None:
             raise DefinitionError("The application is started already.")
         self._starting = True
-        self.tracing.begin()
         try:
+            self.tracing.begin()
             opened = await open_store(self.store_url(store)) if store is None or isinstance(store, str) else store
             running = Running(self._parts(), opened, owns_store=opened is not store)
             try:
