@@ -23,7 +23,8 @@ async def submit(app: App, request: Request[Any, Any, Any], form: Form, command:
     """Record the command that a form means, once however often the form is sent; who asks is its actor.
 
     Raises:
-        WrongForm: it was not recorded. The form says why, and keeps what was typed.
+        WrongForm: it was not recorded, or nobody knows. The form says which and why, and keeps what was typed and its
+            key: sent once more, it is recorded once.
     """
     try:
         return await app.execute(command, actor=access_of(request.scope).actor, idempotency_key=form.key)
