@@ -96,6 +96,8 @@ class Executor:
 
     Args:
         on_settled: called, in the executor's task, each time the settled position has moved.
+        on_judged: called, in the executor's task, once a batch is judged and nothing else waits: what it submits goes
+            into the same append.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Executor:
         *,
         timing: Timing,
         on_settled: Callable[[], None] = lambda: None,
+        on_judged: Callable[[], None] = lambda: None,
         limits: Limits = Limits(),
         meter: Meter | None = None,
         tracing: Tracing = NO_TRACING,
@@ -120,6 +123,7 @@ class Executor:
         # Kept, because Python 3.11 asks the kernel for the process's id each time that the running loop is asked for.
         self._loop = asyncio.get_running_loop()
         self._on_settled = on_settled
+        self._on_judged = on_judged
         self._commands = WaitingCommands()
         self._queries: deque[tuple[Callable[[AppState], Any], asyncio.Future[Any]]] = deque()
         self._position_waiters: set[tuple[int, asyncio.Future[None]]] = set()
@@ -267,12 +271,23 @@ class Executor:
             await self._take_back(batch, error)
 
     def _speculate(self, batch: _Batch) -> None:
-        """Judge waiting commands in order, as many as one append may carry, and apply those that are taken."""
-        batch.pendings = self._commands.take()
+        """Judge waiting commands in order, as many as one append may carry, and apply those that are taken.
+
+        What the new state asks for at once, such as the start of a job that was just opened, goes along.
+        """
+        self._judge_waiting(batch)
+        if not self._commands and not self._stopping:
+            self._on_judged()
+            if self._commands:
+                self._judge_waiting(batch)
+
+    def _judge_waiting(self, batch: _Batch) -> None:
+        pendings = self._commands.take(beside=batch.pendings)
         recorded_at_us = self._timing.now_us()
-        with self.tracing.batch("apply", batch.pendings):
-            for pending in batch.pendings:
+        with self.tracing.batch("apply", pendings):
+            for pending in pendings:
                 pending.outcome = self._judge(pending, batch, recorded_at_us)
+        batch.pendings += pendings
         self._speculating = bool(batch.records)
 
     def _judge(self, pending: Pending, batch: _Batch, recorded_at_us: int) -> Receipt | JourneymanError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Final
 
@@ -105,11 +106,12 @@ class WaitingCommands:
         self._pendings.append(pending)
         self._bytes += len(pending.data)
 
-    def take(self) -> list[Pending]:
-        """Remove as many of the first as one append may carry."""
+    def take(self, beside: Sequence[Pending] = ()) -> list[Pending]:
+        """Remove as many of the first as one append may carry beside those that it carries already."""
         batch: list[Pending] = []
-        batch_bytes = 0
-        while self._pendings and len(batch) < BATCH_RECORDS_MAX:
+        batch_bytes = sum([len(pending.data) for pending in beside])
+        room = BATCH_RECORDS_MAX - len(beside)
+        while self._pendings and len(batch) < room:
             batch_bytes += len(self._pendings[0].data)
             if batch_bytes > BATCH_BYTES_MAX:
                 break

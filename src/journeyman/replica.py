@@ -306,6 +306,13 @@ class Replica:
         self.position = message.position
         self._proposed.append(message)
 
+    def newest(self, position: int) -> Message[Any] | None:
+        """The message at a position, proposed or settled, as far as it is in memory."""
+        if position > self.settled_position:
+            return self._proposed[position - self.settled_position - 1]
+        held = self._recent.after(position - 1, 1)
+        return held[0] if held is not None else None
+
     def settle(self) -> None:
         """Keep everything proposed: it is durable."""
         if self._proposed:

@@ -82,6 +82,7 @@ class Running:
             self.replica,
             timing=parts.timing,
             on_settled=self._wake_workers,
+            on_judged=self._start_along,
             limits=parts.limits,
             meter=parts.meter,
             tracing=parts.tracing,
@@ -201,6 +202,14 @@ class Running:
         supervisor = Supervisor(worker, context, woken, timing=self._parts.timing, schedule=schedule)
         self._supervisors[worker.name] = supervisor
         await supervisor.start()
+
+    def _start_along(self) -> None:
+        """Let workers start what a batch opens. What goes wrong is left to their next round of work."""
+        for runner in self._runners.values():
+            try:
+                runner.start_along(self.replica)
+            except Exception:
+                logger.exception("%s: jobs are not started at once, but in its next round", runner.name)
 
     def _wake_workers(self) -> None:
         for woken in self._woken_by_app.values():

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Protocol
 
 from journeyman.message import Meta
-from journeyman.traceparent import Attributes, Kind
+from journeyman.traceparent import Attributes, Kind, is_sampled
 
 if TYPE_CHECKING:  # Importing them takes longer than most commands of the command line do.
     from opentelemetry.trace import Span
@@ -86,13 +86,15 @@ class Tracing:
             self._spans.failed(error)
 
     def batch(self, name: str, sent: Iterable[Carrying]) -> AbstractContextManager[Span | None]:
-        """A span around what is done for many commands at once: below the only one, or linked to each."""
+        """A span around what is done for many commands at once: below their parent, or linked to each where there are
+        several. None for commands that nobody wants to trace.
+        """
         if self._spans is None:
             return nullcontext()
-        parents = [parent for one in sent if (parent := one.envelope.meta.traceparent) is not None]
-        if not parents:
+        found = [parent for one in sent if (parent := one.envelope.meta.traceparent) is not None and is_sampled(parent)]
+        if not found:
             return nullcontext()
-        count = {"journeyman.commands": len(parents)}
+        count, parents = {"journeyman.commands": len(found)}, list(dict.fromkeys(found))
         if len(parents) == 1:
             return self.span(name, parent=parents[0], attributes=count)
         return self._spans.linked(name, parents, count)

@@ -20,3 +20,8 @@ Attributes = Mapping[str, str | int]
 def taken(traceparent: str | None) -> str | None:
     """A trace parent that came from outside, if it is one."""
     return traceparent if traceparent is not None and TRACEPARENT.fullmatch(traceparent) else None
+
+
+def is_sampled(traceparent: str) -> bool:
+    """Whether whoever began the trace wants it to be collected."""
+    return int(traceparent[-2:], 16) & 1 == 1

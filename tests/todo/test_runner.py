@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -17,10 +17,8 @@ from journeyman import (
     DiscardJob,
     GiveUp,
     NotReady,
-    OutcomeUnknown,
     PauseWorker,
     RateLimited,
-    Record,
     Rejected,
     ResumeWorker,
     Retry,
@@ -32,7 +30,6 @@ from journeyman import (
 )
 from journeyman.message import BODY_BYTES_MAX
 from journeyman.pending import Envelope
-from journeyman.store.base import MessageLog
 from journeyman.store.memory import MemoryStore
 from journeyman.todo import lane as lanes
 from journeyman.todo.attempts import Running
@@ -60,6 +57,7 @@ from tests.todo.desk import (
     standing,
     until,
 )
+from tests.todo.troubled import Troubled
 
 JOB_FACTS = ("journeyman/job-started", "journeyman/job-failed", "journeyman/job-released", "journeyman/job-ended")
 
@@ -668,43 +666,6 @@ async def test_a_drain_releases_what_does_not_end_without_charging_it(store: str
 # A store in trouble.
 
 
-class Troubled:
-    """A log that fails appends of some names, for so many times: before they are written, or after."""
-
-    def __init__(self, log: MessageLog) -> None:
-        self.log = log
-        self.failures: dict[str, list[Exception]] = {}
-        self.lost: dict[str, int] = {}
-        self.hold: dict[str, tuple[asyncio.Event, asyncio.Event]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.log, name)
-
-    async def append(self, records: Sequence[Record], *, after: int) -> None:
-        written = {record.name for record in records}
-        for name in written & self.hold.keys():
-            reached, go = self.hold.pop(name)
-            reached.set()
-            await go.wait()
-        for name in written & self.failures.keys():
-            if self.failures[name]:
-                raise self.failures[name].pop(0)
-        await self.log.append(records, after=after)
-        for name in written & self.lost.keys():
-            if self.lost[name] > 0:
-                self.lost[name] -= 1
-                raise OutcomeUnknown("the reply was lost")
-
-
-@pytest.fixture
-def troubled() -> tuple[MemoryStore, Troubled]:
-    store = MemoryStore()
-    log = Troubled(store.log)
-    anything: Any = log
-    store.log = anything
-    return store, log
-
-
 async def test_an_answer_is_dispatched_until_the_log_takes_it_and_not_performed_again(
     troubled: tuple[MemoryStore, Troubled],
 ) -> None:
@@ -839,16 +800,20 @@ async def test_an_attempt_cancelled_while_its_start_is_recorded_is_released(
     assert [attempt.number for attempt in worker.performed] == [1]
 
 
-async def test_a_drain_while_the_start_is_recorded_releases_it(troubled: tuple[MemoryStore, Troubled]) -> None:
+@pytest.mark.parametrize("due_in_s", [0.0, 0.05], ids=["in the append that opens it", "in its own append"])
+async def test_a_drain_while_the_start_is_recorded_releases_it(
+    troubled: tuple[MemoryStore, Troubled], due_in_s: float
+) -> None:
     store, log = troubled
     reached, go = asyncio.Event(), asyncio.Event()
     log.hold["journeyman/job-started"] = (reached, go)
     worker = Desk()
     async with asyncio.timeout(WAIT_S):
         async with running(worker, store=store, drain_s=0.5) as app:
-            await app.execute(Ask(key="a"))
+            asking = asyncio.create_task(app.execute(Ask(key="a", due_in_s=due_in_s)))
             await reached.wait()
             asyncio.get_running_loop().call_later(0.05, go.set)
+        await asking
     assert worker.tried == []
     async with running(Desk(), store=store, workers_run=False) as app:
         row = await app.state(job_of("a"))

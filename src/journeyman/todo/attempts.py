@@ -42,15 +42,17 @@ START_TOLD_S: Final = 0.5
 class Running:
     """An attempt that runs here.
 
-    `opening` is the message that opened its job, None when that is set aside. `fence` is None until its start is
-    recorded; `over` when the state has ended it; `leave_us` is when it took leave to begin, None for what needs none.
+    `opening` is the message that opened its job, None when that is set aside. `start` is its start on the way to the
+    log, where it was dispatched before the task began. `fence` is None until the start is recorded; `over` when the
+    state has ended it; `leave_us` is when it took leave to begin, None for what needs none.
     """
 
-    __slots__ = ("fence", "leave_us", "opening", "over", "row", "task")
+    __slots__ = ("fence", "leave_us", "opening", "over", "row", "start", "task")
 
     def __init__(self, row: JobRow, opening: Message[Any] | None = None) -> None:
         self.row = row
         self.opening = opening
+        self.start: asyncio.Future[Receipt] | None = None
         self.fence: int | None = None
         self.over = False
         self.leave_us: int | None = None
@@ -119,6 +121,18 @@ class Performer:
 
     # Beginning.
 
+    def submit_start(self, row: JobRow, message: Message[Any]) -> asyncio.Future[Receipt]:
+        """Dispatch that an attempt begins. Raises, or makes the future raise, what App.execute does."""
+        started = JobStarted(
+            worker=row.worker,
+            job=row.job,
+            opened_at=row.opened_at,
+            attempt=row.attempts + 1,
+            instance=self._process.instance,
+            park_after_crash=self._parks,
+        )
+        return self._recorder.submit(started, message)
+
     async def _begin(self, running: Running) -> Attempt[Any] | None:
         """Record the attempt, before anything is done for it. None when the state did not take it."""
         row, message = running.row, running.opening
@@ -126,7 +140,7 @@ class Performer:
             self._trouble.failed()
             return None
         try:
-            receipt = await self._record_start(row, message)
+            receipt = await self._start_told(running.start or self.submit_start(row, message), row, message)
         except Rejected:
             return None  # Another process was first, or a person changed something: look again.
         except JourneymanError as error:
@@ -140,16 +154,7 @@ class Performer:
         running.fence = receipt.position
         return _attempt(row, message, fence=receipt.position)
 
-    async def _record_start(self, row: JobRow, message: Message[Any]) -> Receipt:
-        started = JobStarted(
-            worker=row.worker,
-            job=row.job,
-            opened_at=row.opened_at,
-            attempt=row.attempts + 1,
-            instance=self._process.instance,
-            park_after_crash=self._parks,
-        )
-        told = self._recorder.submit(started, message)
+    async def _start_told(self, told: asyncio.Future[Receipt], row: JobRow, message: Message[Any]) -> Receipt:
         try:
             return await asyncio.shield(told)
         except asyncio.CancelledError:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextvars import Context as Variables
+from contextvars import copy_context
 from typing import Any, Final
 
 from journeyman.errors import JourneymanError, NotRunning
 from journeyman.executor import Executor
 from journeyman.feature import Catalog
 from journeyman.follower import MessageSource
+from journeyman.receipts import Receipt
+from journeyman.replica import Replica
 from journeyman.store.base import KeyValue
 from journeyman.tables import AppState
 from journeyman.timing import Timing
@@ -74,6 +78,12 @@ class TodoRunner:
         #: When attempts took leave to begin that were then not recorded: another process was first.
         self._unused_us: list[int] = []
         self._running: dict[str, Running] = {}
+        #: Whether jobs are chosen that do not run yet: nobody else may take their slots.
+        self._choosing = False
+        #: How many jobs were ever opened, when the newest ones were last looked at.
+        self._opened = 0
+        #: What attempts find in context variables, from the end of the worker's `start`: what that has set.
+        self._variables: Variables | None = None
         self._resumed_at = 0
         self._next_due_s: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -91,6 +101,7 @@ class TodoRunner:
         for reactor in self._reactors:
             await reactor.start()
         await self.worker.start()
+        self._variables = copy_context()
 
     async def work(self) -> None:
         """Start what is ready, then react to what is new."""
@@ -147,6 +158,13 @@ class TodoRunner:
 
     async def _start_jobs(self) -> None:
         self._reap()
+        self._choosing = True
+        try:
+            await self._start_chosen()
+        finally:
+            self._choosing = False
+
+    async def _start_chosen(self) -> None:
         now_us, instance = self._timing.now_us(), self._process.instance
         choice = await self._executor.query(lambda state: self._choose(state, instance, now_us))
         self._next_due_s = None if choice.next_due_us is None else (choice.next_due_us - now_us) / 1_000_000
@@ -171,6 +189,31 @@ class TodoRunner:
             return
         for row, opening in zip(chosen, openings, strict=True):
             self._start(Running(row, opening), leave_us=now_us)
+
+    def start_along(self, replica: Replica) -> None:
+        """Start jobs that were opened this moment: what is submitted here goes into the append that opens them.
+
+        So they wait for no second one. What needs the store first, or a pause, is left to `work`.
+        """
+        if self._variables is None or self._performer.draining or self._choosing or self._limiter is not None:
+            return
+        opened = self._ever_opened(replica.state)
+        if opened == self._opened or len(self._running) >= self.worker.concurrency:
+            return
+        self._opened = opened
+        now_us = self._timing.now_us()
+        for row in self._choose(replica.state, self._process.instance, now_us).start:
+            opening = replica.newest(row.opened_at)
+            if opening is None or row.attempts or row.suspect:
+                break
+            running = Running(row, opening)
+            self._start(running, leave_us=now_us)
+            running.start = self._performer.submit_start(row, opening)  # If it raises, the task tries it again.
+            running.start.add_done_callback(_seen)
+
+    def _ever_opened(self, state: AppState) -> int:
+        row = jobs_state(state).workers.get(self.name)
+        return row.opened if row is not None else 0
 
     def _could_not_read(self, error: JourneymanError, *, leaves_us: list[int]) -> None:
         """The store is in trouble: what was to be started is tried again after a pause."""
@@ -220,7 +263,8 @@ class TodoRunner:
         self._spawn(running, self._performer.run(running))
 
     def _spawn(self, running: Running, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = running.task = asyncio.create_task(coroutine, name=f"{self.name} {running.row.job}")
+        name, variables = f"{self.name} {running.row.job}", self._variables
+        task = running.task = asyncio.create_task(coroutine, name=name, context=variables.copy() if variables else None)
         self._running[running.row.job] = running
         task.add_done_callback(lambda task: self._ended(running, task))
 
@@ -266,3 +310,9 @@ class TodoRunner:
             waits.append(self._next_due_s)
         if waits:
             self._alarm = asyncio.get_running_loop().call_later(max(0.001, min(waits)), self._wake)
+
+
+def _seen(told: asyncio.Future[Receipt]) -> None:
+    """An attempt that is cancelled before it begins asks nobody what became of its start."""
+    if not told.cancelled():
+        told.exception()
