@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 import pytest
@@ -314,6 +315,28 @@ async def test_who_found_others_messages_in_its_turn_takes_the_next_one_at_once(
         for note_id, turns in (("b", 2), ("c", 2)):
             await app.execute(Create(note_id=note_id))
             assert store.faulty_log.turns == turns
+
+
+async def test_a_turn_is_kept_while_callers_go_on_until_it_has_been_long_for_who_waits(
+    store: FaultyStore, log: MemoryLog
+) -> None:
+    async with running(store, limits=PATIENT) as app:
+        for number in range(3):
+            store.faulty_log.fail_next(overtake(store.faulty_log, f"other {number}"))
+        await app.execute(Create(note_id="mine"))
+        had_it: list[int] = []
+
+        async def wait_for_the_turn() -> None:
+            async with log.turn():
+                had_it.append(store.faulty_log.turns)
+
+        waiting, began_s, sent = asyncio.create_task(wait_for_the_turn()), time.monotonic(), 0
+        while not had_it and time.monotonic() < began_s + 5:
+            await app.execute(Create(note_id=f"mine {sent}"))
+            sent += 1
+        assert had_it == [1], "all of this was one turn, and it ended although commands came"
+        await waiting
+    assert sent > 3
 
 
 async def test_losing_for_too_long_is_busy(store: FaultyStore) -> None:

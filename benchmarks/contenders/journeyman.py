@@ -76,12 +76,14 @@ def commands_together(*, processes: int, callers: int, count: int) -> Figures:
         for member in members:
             assert member.stdout is not None
             await member.stdout.readline()
-        begun_s = time.perf_counter()
+        begun_s = time.monotonic()
         outputs = await asyncio.gather(*(member.communicate(b"\n") for member in members))
-        elapsed_s = time.perf_counter() - begun_s
         if any(member.returncode for member in members):
             raise RuntimeError(f"of {processes} processes not all have ended well")
-        slowest_ms = max(json.loads(output)["p99_ms"] for output, _ in outputs)
+        figures = [json.loads(output) for output, _ in outputs]
+        # Until the last command is told, as for one process alone: how long stopping takes is not measured there, too.
+        elapsed_s = max(one["ended_s"] for one in figures) - begun_s
+        slowest_ms = max(one["p99_ms"] for one in figures)
         return {"per_s": count / elapsed_s, "p99_ms": slowest_ms, "durability": durability}
 
     return asyncio.run(run())
@@ -96,13 +98,15 @@ def member(*, first: int, callers: int, count: int) -> Figures:
 
     async def run() -> Figures:
         async with plain_app().running(STORE) as app:
-            return await drive(
+            figures = await drive(
                 lambda writing: _execute(app, write_of(writing)),
                 callers=callers,
                 count=count,
                 first=first,
                 ready=told,
             )
+            # On the clock that all processes of a machine share.
+            return figures | {"ended_s": time.monotonic()}
 
     return asyncio.run(run())
 

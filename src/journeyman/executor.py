@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 #: Conflicts in a row after which the executor takes the writer's turn.
 CONFLICTS_BEFORE_TURN: Final = 3
+
+#: How long the turn is kept while callers go on, in seconds: taking it costs as much as a batch or two.
+TURN_S: Final = 0.02
 
 #: The longest pause after a conflict, in seconds: so that writers who collided don't meet again.
 CONFLICT_PAUSE_S_MAX: Final = 0.02
@@ -256,19 +259,21 @@ class Executor:
             await asyncio.gather(watch, return_exceptions=True)
 
     async def _step(self) -> None:
-        """One batch: catch up, speculate, append, settle."""
-        batch = self._batch = _Batch()
+        """One batch: catch up, speculate, append, settle. In the writer's turn as many as find the time."""
+        self._batch = _Batch()
         try:
-            async with self._turn() if self._needs_turn() else nullcontext():
+            if self._needs_turn():
+                await self._take_turn()
+            else:
                 if self._behind:
                     await self._catch_up()
-                self._speculate(batch)
-                await self._append(batch)
-            self._settle(batch)
+                self._speculate(self._batch)
+                await self._append(self._batch)
+            self._settle(self._batch)
         except Conflict:
-            await self._judge_again(batch)
+            await self._judge_again(self._batch)
         except _PASSING as error:
-            await self._take_back(batch, error)
+            await self._take_back(self._batch, error)
 
     def _speculate(self, batch: _Batch) -> None:
         """Judge waiting commands in order, as many as one append may carry, and apply those that are taken.
@@ -413,6 +418,21 @@ class Executor:
 
     def _needs_turn(self) -> bool:
         return self._losses >= CONFLICTS_BEFORE_TURN or (self._contended and bool(self._commands))
+
+    async def _take_turn(self) -> None:
+        """Batches in the writer's turn, while callers have commands and it is not too long. The last is not settled."""
+        async with self._turn():
+            over_at = self._loop.time() + TURN_S
+            while True:
+                self._speculate(self._batch)
+                await self._append(self._batch)
+                if self._loop.time() >= over_at:
+                    return
+                self._settle(self._batch)
+                self._batch = _Batch()
+                await asyncio.sleep(0)  # Callers who were told this moment send their next commands.
+                if not self._commands:
+                    return
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

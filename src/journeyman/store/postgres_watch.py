@@ -17,7 +17,7 @@ LOOK_S: Final = 1.0
 LOOK_UNTOLD_S: Final = 0.05
 
 #: The pause between two words to others, in seconds: what is appended meanwhile goes into the next one.
-TELL_S: Final = 0.002
+TELL_S: Final = 0.01
 
 #: How long the last word may take at the end, in seconds.
 CLOSE_S: Final = 1.0
