@@ -238,6 +238,20 @@ async def test_a_death_makes_suspects_uncharged_and_charges_the_suspect_of_the_n
     assert book["c"].suspect
 
 
+async def test_a_suspect_is_not_started_beside_another_one(book: Book) -> None:
+    """Whoever saw the job before it became one may still ask for it, as the same attempt at the same job."""
+    for key in "abc":
+        await book.do(Ask(key=key))
+    for key in "ab":
+        await book.start(key, instance="first")
+    await book.do(InstanceLost(instance="first"))
+    await book.start("a", instance="second")
+    await book.start("c", instance="second")
+    with pytest.raises(Rejected, match="runs another such job"):
+        await book.start("b", instance="second")
+    await book.start("b", instance="third")
+
+
 async def test_an_attempt_that_ends_clears_the_suspicion(book: Book) -> None:
     await book.do(Ask(key="a"))
     await book.start("a", instance="first")

@@ -148,6 +148,8 @@ class JobLedger:
             raise Rejected(f"{row.worker} is paused.")
         if is_kept_back(state, row):
             raise Rejected(f"Another job about {row.subject} is under way.")
+        if row.suspect and runs_a_suspect(state, body.instance):
+            raise Rejected(f"Job {row.job} of {row.worker} may end its process, which runs another such job.")
         total = self._totals[row.worker]
         if total is not None and state.jobs.count("due", row.worker, "running") >= total:
             raise Rejected(f"{row.worker} has {total} attempts under way, as many as it may have.")
@@ -391,6 +393,11 @@ def running_of(state: JobsState, instance: str) -> list[JobRow]:
     """The attempts under way in one process. There are few in all, so no index by process is kept for every job."""
     workers = [row.worker for row in state.workers]
     return [row for worker in workers for row in state.jobs.scan("due", worker, "running") if row.instance == instance]
+
+
+def runs_a_suspect(state: JobsState, instance: str) -> bool:
+    """Whether one of the attempts under way in a process is at a job that may have ended a process before."""
+    return any(row.suspect for row in running_of(state, instance))
 
 
 def instances_at_work(state: JobsState) -> set[str]:

@@ -23,7 +23,7 @@ from journeyman.todo.backoff import Backoff
 from journeyman.todo.choice import Choice, Slots, choose
 from journeyman.todo.jobs import JobParked, JobReleased
 from journeyman.todo.lane import PROBE_MAX_S, Lane, LaneState
-from journeyman.todo.ledger import jobs_state
+from journeyman.todo.ledger import jobs_state, runs_a_suspect
 from journeyman.todo.limiter import Limiter
 from journeyman.todo.process import Process
 from journeyman.todo.reactor import Reactor
@@ -237,7 +237,7 @@ class TodoRunner:
         probing = self.lane.state is LaneState.PROBING
         slots = Slots(
             free=free if self._process.ready and self._trouble.waits_s == 0 else 0,
-            suspect=self._process.suspect is None,
+            suspect=self._process.suspect is None and not runs_a_suspect(jobs_state(state), instance),
             unlike=self.lane.last_probe if probing else None,
             pause_max_us=round((self.worker.retry.max_s + PROBE_MAX_S) * 1_000_000),
         )
