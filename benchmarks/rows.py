@@ -375,6 +375,14 @@ def _postgres(scale: Scale) -> list[Row]:
             (
                 alone,
                 on("journeyman: four processes", "journeyman", "commands-together", processes=4, **together),
+                on(
+                    "journeyman: four processes, 256 callers each",
+                    "journeyman",
+                    "commands-together",
+                    processes=4,
+                    callers=4 * 256,
+                    count=scale.server_commands,
+                ),
                 on("bare: group commit by unnest", "bare_postgres", "group-commit", **together),
             ),
             (
