@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from tests.servers_nats import NatsCluster, NatsServer, free_port
+from tests.ports import free_port
+from tests.servers_nats import NatsCluster, NatsServer
 from tests.tcp_proxy import Proxy
 
 

@@ -1,6 +1,6 @@
 """NATS servers of one's own, with JetStream on files that are synced at each write: one alone, or a cluster of three.
 
-For tests, the laboratory and the benchmarks. They listen on loopback, on ports that were free, and are gone with the
+For tests, the laboratory and the benchmarks. They listen on loopback, on ports of their own, and are gone with the
 process that started them.
 """
 
@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from tests.ports import free_port
 
 #: How long a server may take to start, in seconds.
 START_S: Final = 30.0
@@ -206,10 +207,3 @@ def _folder() -> Path:
     folder = tempfile.mkdtemp(prefix="journeyman-nats-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

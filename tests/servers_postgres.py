@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.ports import free_port
 
 #: How long the server may take to start or to stop, in seconds.
 PATIENCE_S: Final = 60.0
@@ -45,7 +46,7 @@ class PostgresServer:
         self._binaries = binaries
         self.folder = Path(tempfile.mkdtemp(prefix="journeyman-pg-"))
         self._data = self.folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._as: dict[str, object] = {}
         if os.geteuid() == 0:
@@ -175,10 +176,3 @@ def postgres_server() -> Iterator[PostgresServer]:
     """The server that all tests share."""
     with postgres() as server:
         yield server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

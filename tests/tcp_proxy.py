@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
-from tests.servers_nats import free_port
+from tests.ports import free_port
 
 #: How a server of a cluster says who it is, in the first bytes of its connection to another.
 _SERVER_NAME: Final = re.compile(rb'"(?:server_)?name":"(n\d)"')
