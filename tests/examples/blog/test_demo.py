@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,13 @@ from urllib.request import urlopen
 
 import apsw
 import pytest
+
+from journeyman import App
+from journeyman.examples.blog import demo
+from journeyman.examples.blog.documents import Document
+from journeyman.examples.blog.posts import CreatePost, posts
+from journeyman.store.memory import MemoryStore
+from journeyman.testing.faults import FaultyStore, Held
 
 TIMEOUT_S = 60
 
@@ -112,6 +120,22 @@ def test_killed_in_the_middle_and_run_again_nothing_is_missing_or_doubled(tmp_pa
     assert 1 <= names["journeyman/instance-lost"] <= 3, "a death is recorded once, if it cut off attempts"
     assert names["journeyman/job-started"] > result["posts"], "some attempts were cut off, and repeated"
     assert names["posts/fail-summary-generation"] == 0
+
+
+async def test_a_store_that_is_slow_to_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "PAUSE_S", 0.01)
+    documents = [Document(f"name-{number}", "A title", f"Text {number}.") for number in range(3)]
+    app, store = App(features=[posts]), FaultyStore(MemoryStore())
+    async with asyncio.timeout(TIMEOUT_S), app.running(store):
+        held = store.faulty_log.fail_next(Held())
+        before = asyncio.create_task(app.execute(CreatePost(post_id="before", title="t", content="c")))
+        await held.arrived.wait()
+        importing = asyncio.create_task(demo._import(app, documents, lambda: None))
+        while not app.meter.commands["posts/create", "busy"]:  # noqa: ASYNC110  # a count sets no event
+            await asyncio.sleep(0.01)
+        held.release()
+        assert (await before).position == 1
+        assert await importing == len(documents)
 
 
 def test_a_person_sees_the_summaries_and_where_to_look_next(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from journeyman import App
+from journeyman import App, Busy, OutcomeUnknown, Receipt
 
 from .documents import Document, standard_library_documents
 from .posts import CreatePost, ListPosts, PostWorker, Summarizer, posts, summarizer_from_environment
@@ -25,6 +25,10 @@ from .posts import CreatePost, ListPosts, PostWorker, Summarizer, posts, summari
 #: How many posts are on their way into the log at once, and how many are shown at the end.
 IMPORT_AT_ONCE = 32
 SHOWN = 5
+
+#: For how long a store that is busy is asked again, in seconds, and how soon.
+PATIENCE_S = 60.0
+PAUSE_S = 1.0
 
 
 #: Serves a running application in its block, and yields the URL.
@@ -104,11 +108,23 @@ async def _import(app: App, documents: list[Document], advance: Callable[[], Non
         post_id = str(uuid5(NAMESPACE_URL, f"{document.name}\n{document.content}"))
         post = CreatePost(post_id=post_id, title=document.title, content=document.content)
         async with at_once:
-            receipt = await app.execute(post, actor="demo", idempotency_key=f"demo:{post_id}")
+            receipt = await _record(app, post)
         advance()
         return not receipt.repeated
 
     return sum(await asyncio.gather(*map(create, documents)))
+
+
+async def _record(app: App, post: CreatePost) -> Receipt:
+    """Record one post. A busy store is asked again for a while: the key makes that harmless."""
+    give_up_at = monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await app.execute(post, actor="demo", idempotency_key=f"demo:{post.post_id}")
+        except (Busy, OutcomeUnknown):
+            if monotonic() > give_up_at:
+                raise
+            await asyncio.sleep(PAUSE_S)
 
 
 async def _summarise(app: App, progress: Progress) -> None:
