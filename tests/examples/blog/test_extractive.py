@@ -111,14 +111,14 @@ def test_every_document_of_the_standard_library_has_a_summary_of_its_own_words()
 )
 def test_a_megabyte_of_anything_is_done_soon(content: str) -> None:
     """Some 0.1 to 1 s here; a rule that took quadratic time would take minutes."""
-    start = time.perf_counter()
+    start_s = time.process_time()
     try:
         text = summary(content)
     except GiveUp:
         text = ""
 
     assert len(text) <= SUMMARY_CHARACTERS_MAX
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start_s < 10
 
 
 def test_of_a_long_document_a_bounded_number_of_sentences_is_compared_evenly_spread() -> None:

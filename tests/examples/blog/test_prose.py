@@ -87,11 +87,11 @@ def test_a_paragraph_of_any_length_gives_the_same_sentences() -> None:
 
 def test_a_megabyte_of_chinese_is_split_in_linear_time() -> None:
     """In one piece, a third of it took 25 s."""
-    start = time.perf_counter()
+    start_s = time.process_time()
     found = list(sentences("我们今天去公园。" * 120_000, "en"))
 
     assert len(found) == 120_000
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start_s < 5
 
 
 @pytest.mark.parametrize("text", ["Yes.", 'He said "no."', "什么？", "(It ends here!)", "और नहीं।"])
