@@ -8,6 +8,7 @@ import pytest
 
 SETTINGS = f"""
 [pytest]
+addopts = -p pytest_asyncio.plugin
 pythonpath = {Path(__file__).parent.parent}
 asyncio_mode = auto
 asyncio_default_fixture_loop_scope = function
@@ -17,8 +18,9 @@ markers = blocks_loop(reason): may block
 
 
 @pytest.fixture
-def guarded(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A folder of tests under these guards, to be run in a process of its own."""
+def guarded(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder of tests under these guards, to be run in a process of its own: without what that has no use for."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
     pytester.makeini(SETTINGS)
     return pytester
