@@ -6,6 +6,12 @@ ARGS ?=
 SEED ?=
 WRITE ?=
 
+# How many processes share the tests. Who names some of them, or how to run them, mostly wants to see them run: in one.
+WORKERS ?= $(if $(ARGS),0,3)
+
+# The tests start hundreds of processes: each would compile the project again.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
 READY := .venv/.ready
 BENCH_READY := .venv-bench/.ready
@@ -28,8 +34,8 @@ check: $(READY)  ## format, lint, types, layers: all that needs no running of te
 	@$(BIN)/journeyman schema --check
 
 .PHONY: test
-test: $(READY) browser  ## every test; some with: make test ARGS="tests/store -k order"
-	@$(BIN)/pytest $(ARGS)
+test: $(READY) browser  ## every test, in three processes; some, in one: make test ARGS="tests/store -k order"
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 # The pages are tested in chromium. Where it is missing and can't be installed, those tests are skipped; in CI they fail.
 .PHONY: browser
