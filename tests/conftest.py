@@ -2,8 +2,9 @@
 
 **A held loop.** Each callback that a loop runs is measured. What counts is the time that the callback itself needs:
 CPU time of its thread, or time in which the thread waits by itself (a sleep, a lock, synchronous I/O). Time in which
-the thread is ready but another process has the core counts for nothing, so a busy machine fails no test; nor does time
-for collecting garbage, of which all the tests before have their part.
+the thread is ready but another process has the core counts for nothing, so a busy machine fails no test; nor does the
+wait until a thread or a process that is started has a core, too, and begins: asyncio itself waits so. Nor does time for
+collecting garbage, of which all the tests before have their part.
 
 **A left task.** When a loop is closed, after the test's fixtures have ended, what still runs on it is a leak: in a
 server it would run for ever. A task that only needs some more turns of the loop to end is let go.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -73,8 +75,15 @@ class _Collections(threading.local):
             self.cpu_s += time.thread_time() - self.begun_s
 
 
+class _Starts(threading.local):
+    """How long the current thread has waited by itself until what it started had begun, in seconds."""
+
+    waited_s = 0.0
+
+
 _clock = _Clock()
 _collections = _Collections()
+_starts = _Starts()
 
 
 def _waited_for_core_s() -> float:
@@ -89,11 +98,30 @@ def _waited_for_core_s() -> float:
     return int(numbers[1]) / 1e9
 
 
+def _waited_by_itself_s() -> float:
+    """Return the seconds that the current thread has waited for anything but a core, from some moment on."""
+    return time.monotonic() - time.thread_time() - _waited_for_core_s()
+
+
+def _noting_wait(start: Callable[..., None]) -> Callable[..., None]:
+    """Wrap what starts a thread or a process, and returns once that has begun."""
+
+    def noting_start(*args: object) -> None:
+        before_s = _waited_by_itself_s()
+        try:
+            start(*args)
+        finally:
+            _starts.waited_s += _waited_by_itself_s() - before_s
+
+    return noting_start
+
+
 def _measured(run: Callable[[asyncio.Handle], None]) -> Callable[[asyncio.Handle], None]:
     """Wrap `Handle._run`, through which a loop runs everything: callbacks, timers, and the steps of tasks."""
 
     def measured_run(handle: asyncio.Handle) -> None:
         wall_s, cpu_s, collected_s = time.monotonic(), time.thread_time(), _collections.cpu_s
+        starting_s = _starts.waited_s
         if wall_s - _clock.wall_s > _BASELINE_S_MAX:
             _clock.renew(wall_s)
         callback = handle._callback  # type: ignore[attr-defined]  # taken first: a cancelled handle forgets it
@@ -101,7 +129,7 @@ def _measured(run: Callable[[asyncio.Handle], None]) -> Callable[[asyncio.Handle
         if time.monotonic() - wall_s > CALLBACK_S_MAX:
             collected_s = _collections.cpu_s - collected_s
             wall_s, cpu_s = time.monotonic() - wall_s - collected_s, time.thread_time() - cpu_s - collected_s
-            _judge(callback, wall_s=wall_s, cpu_s=cpu_s)
+            _judge(callback, wall_s=wall_s - (_starts.waited_s - starting_s), cpu_s=cpu_s)
 
     return measured_run
 
@@ -145,6 +173,9 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     patch.setattr("asyncio.events.Handle._run", _measured(asyncio.Handle._run))
+    patch.setattr("threading.Thread.start", _noting_wait(threading.Thread.start))
+    execute_child = subprocess.Popen._execute_child  # type: ignore[attr-defined]  # there is no public seam
+    patch.setattr("subprocess.Popen._execute_child", _noting_wait(execute_child))
     cancel_all_tasks = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]  # there is no public seam
     patch.setattr("asyncio.runners._cancel_all_tasks", _noting_left_tasks(cancel_all_tasks))
     gc.callbacks.append(_collections.note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def guarded(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 def test_a_test_that_holds_the_loop_fails(guarded: pytest.Pytester) -> None:
     """Computing and blocking are both found; awaiting, working in a thread, and an excuse are not."""
     guarded.makepyfile("""
-        import asyncio, threading, time
+        import asyncio, subprocess, threading, time
         import pytest
 
         def compute():
@@ -42,6 +43,9 @@ def test_a_test_that_holds_the_loop_fails(guarded: pytest.Pytester) -> None:
 
         async def test_sleeps():
             time.sleep(0.7)
+
+        async def test_waits_for_a_process():
+            subprocess.run(["sleep", "0.7"])
 
         async def test_computes_in_a_task():
             async def work():
@@ -72,13 +76,14 @@ def test_a_test_that_holds_the_loop_fails(guarded: pytest.Pytester) -> None:
             time.sleep(0.7)
     """)
     result = guarded.runpytest_subprocess()
-    result.assert_outcomes(failed=5, passed=4)
+    result.assert_outcomes(failed=6, passed=4)
     result.stdout.fnmatch_lines(
         [
             "the event loop was held for * s, computing; at most 0.5 s: *",
             "the event loop was held for * s, blocked; at most 0.5 s: *",
             "FAILED *::test_computes - *",
             "FAILED *::test_sleeps - *",
+            "FAILED *::test_waits_for_a_process*",
             "FAILED *::test_computes_in_a_task - *",
             "FAILED *::test_sleeps_in_a_callback - *",
             "FAILED *::test_runs_a_loop_of_its_own*",
@@ -110,6 +115,43 @@ def test_a_busy_machine_fails_no_test(guarded: pytest.Pytester) -> None:
                     process.wait()
     """)
     guarded.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_what_has_to_wait_for_a_core_until_it_begins_fails_no_test(guarded: pytest.Pytester) -> None:
+    """Whoever starts a process or a thread is held so long: here these sleep before they begin."""
+    guarded.makepyfile("""
+        import asyncio, subprocess, threading, time
+
+        def sleep():
+            time.sleep(0.7)
+
+        class Late(threading.Thread):
+            def _bootstrap(self):
+                sleep()
+                super()._bootstrap()
+
+        async def test_starts_a_process():
+            process = await asyncio.create_subprocess_exec("true", preexec_fn=sleep)
+            assert await process.wait() == 0
+
+        async def test_starts_a_thread():
+            thread = Late(target=print)
+            thread.start()
+            await asyncio.to_thread(thread.join)
+
+        async def test_starts_both_and_sleeps():
+            thread = Late(target=print)
+            thread.start()
+            process = subprocess.Popen(["true"], preexec_fn=sleep)
+            sleep()
+            await asyncio.to_thread(process.wait)
+            await asyncio.to_thread(thread.join)
+    """)
+    result = guarded.runpytest_subprocess()
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *::test_starts_both_and_sleeps*"])
+    [held_s] = re.findall(r"held for (\S+) s, blocked", result.stdout.str())
+    assert 0.5 < float(held_s) < 1.4, "it slept for 0.7 s, beside two starts that took as long"
 
 
 def test_collecting_garbage_fails_no_test(guarded: pytest.Pytester) -> None:
