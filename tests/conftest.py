@@ -10,6 +10,8 @@ collecting garbage, of which all the tests before have their part.
 server it would run for ever. A task that only needs some more turns of the loop to end is let go.
 
 Both are proved by planted faults in test_conftest.py.
+
+Hypothesis measures, too, how long an example takes, by the clock on the wall: on a busy machine that says nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers_postgres import postgres_server as postgres_server
 
@@ -43,6 +46,9 @@ _FAILED = pytest.StashKey[bool]()
 _held: list[str] = []
 _left: list[str] = []
 
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 # Where the tests are started in the background, the shell has them ignore SIGINT, and what they start would inherit
 # that: its Ctrl-C would do nothing. A handler is not inherited, so with one here it begins with the default again.

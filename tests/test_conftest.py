@@ -154,6 +154,19 @@ def test_what_has_to_wait_for_a_core_until_it_begins_fails_no_test(guarded: pyte
     assert 0.5 < float(held_s) < 1.4, "it slept for 0.7 s, beside two starts that took as long"
 
 
+def test_an_example_that_takes_long_fails_no_test(guarded: pytest.Pytester) -> None:
+    """Hypothesis allows 0.2 s for each by itself."""
+    guarded.makepyfile("""
+        import time
+        from hypothesis import given, strategies as st
+
+        @given(st.booleans())
+        def test_is_held_up(value):
+            time.sleep(0.3)
+    """)
+    guarded.runpytest_subprocess().assert_outcomes(passed=1)
+
+
 def test_collecting_garbage_fails_no_test(guarded: pytest.Pytester) -> None:
     """Of what is looked through, the tests before have left the most."""
     guarded.makepyfile("""
