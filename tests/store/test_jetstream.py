@@ -24,7 +24,8 @@ from journeyman.errors import Corrupt, NotAStore, NotReady, TooLarge, UnknownNam
 from journeyman.store import Store, open_store
 from journeyman.store.copying import copy_log
 from journeyman.store.jetstream_address import parse_address
-from journeyman.store.jetstream_record import name_subject, text_of, token
+from journeyman.store.jetstream_log import READ_S
+from journeyman.store.jetstream_record import encode_record, name_subject, text_of, token
 from journeyman.store.memory import MemoryStore
 from journeyman.store.open import find_store
 from journeyman.testing.contract import everything, fill
@@ -198,6 +199,44 @@ async def test_a_log_that_was_deleted_from_is_corrupt(tmp_path: Path) -> None:
         await api(client, f"STREAM.UPDATE.{log}", stream(log))
         with pytest.raises(Corrupt, match="holds 2 messages from 1 to 3"):
             await open_store(shared_server().url(log))
+
+
+async def test_a_batch_of_which_a_part_is_there_is_read_when_the_rest_is(tmp_path: Path) -> None:
+    """As a server shows it that is writing it."""
+    log = log_of(tmp_path)
+    store = await open_store(shared_server().url(log))
+    await fill(store, 2)
+    records = make_records(3, after=2)
+    contents = [encode_record(record, rest=rest) for record, rest in zip(records, (2, 1, 0), strict=True)]
+    async with driver() as client:
+        for content in contents[:2]:
+            await client.request(name_subject(log, records[0].name), content, timeout=10)
+        reading, heading = asyncio.create_task(store.log.read(0, 100)), asyncio.create_task(store.log.head())
+        some = await store.log.read(0, 3)
+        await asyncio.sleep(0.2)
+        early = reading.done(), heading.done()
+        await client.request(name_subject(log, records[0].name), contents[2], timeout=10)
+        read, head = await reading, await heading
+    assert early == (False, False)
+    assert len(some) == 3, "who asks for a part gets it"
+    assert (read[2:], head) == (records, 5)
+    await store.close()
+
+
+async def test_a_batch_whose_rest_does_not_come_holds_nobody_up_for_long(tmp_path: Path) -> None:
+    """As in a backup that was taken while it was written."""
+    log = log_of(tmp_path)
+    store = await open_store(shared_server().url(log))
+    [record] = make_records(1)
+    async with driver() as client:
+        await client.request(name_subject(log, record.name), encode_record(record, rest=4), timeout=10)
+    async with asyncio.timeout(3 * READ_S):
+        assert await store.log.read(0, 100) == [record]
+    await fill(store, 1, after=1)
+    async with asyncio.timeout(READ_S):
+        assert [one.position for one in await store.log.read(0, 100)] == [1, 2]
+        assert await store.log.head() == 2
+    await store.close()
 
 
 async def test_an_envelope_that_no_server_takes_is_too_large_and_not_written(tmp_path: Path) -> None:

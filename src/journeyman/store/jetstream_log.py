@@ -12,8 +12,8 @@ from uuid import uuid4
 from journeyman.errors import Corrupt, NotReady, OutcomeUnknown, TooLarge
 from journeyman.message import BODY_BYTES_MAX, Record
 from journeyman.store.jetstream_connection import Connection, Outgoing
-from journeyman.store.jetstream_direct import Direct
-from journeyman.store.jetstream_record import decode_record, encode_record, name_subject
+from journeyman.store.jetstream_direct import Chunk, Direct
+from journeyman.store.jetstream_record import decode_record, encode_record, name_subject, rest_of
 from journeyman.store.jetstream_reply import PASSING, NoReply, Refused, reading
 from journeyman.store.jetstream_watch import Watch
 from journeyman.store.limits import check_batch, check_written
@@ -52,7 +52,14 @@ class JetStreamLog:
     # Reading.
 
     async def head(self) -> int:
-        return await self.watch.head()
+        """See MessageLog. While only a part of a batch is there, it is not told yet."""
+        give_up_at = asyncio.get_running_loop().time() + READ_S
+        while True:
+            head = await self.watch.head()
+            newest = await self._direct.at(head) if head else None
+            if newest is None or not rest_of(newest.content) or asyncio.get_running_loop().time() > give_up_at:
+                return head
+            await asyncio.sleep(PAUSE_S)
 
     async def _ask_head(self) -> int:
         with reading():
@@ -71,31 +78,39 @@ class JetStreamLog:
         return records
 
     async def _read_all(self, after: int, limit: int) -> list[Record]:
-        """Read until there are `limit`, or the head is reached: what one answer lacks, the next one may have."""
+        """Read until there are `limit`, or the head is reached: what one answer lacks, the next one may have.
+
+        A server that is writing a batch shows a part of it for a moment. What ends in the middle of one is read on,
+        unless the rest does not come: then the stream was restored from a backup that was taken in such a moment.
+        """
         records: list[Record] = []
-        give_up_at = asyncio.get_running_loop().time() + READ_S
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + READ_S
+        rest = 0
         while (missing := limit - len(records)) > 0:
             last = after + len(records)
-            found, head = await self._read_once(last, missing)
+            chunk, head = await self._read_once(last, missing)
+            found = [decode_record(content) for content in chunk.contents]
             joined = _joined(found, after=last)
             records = records + joined if records else joined
-            if after + len(records) >= head:
+            if joined:
+                rest = rest_of(chunk.contents[len(joined) - 1])
+            if after + len(records) >= head and (not rest or loop.time() > give_up_at):
                 break
             if not joined:
-                if asyncio.get_running_loop().time() > give_up_at:
+                if loop.time() > give_up_at:
                     self._connection.drop()
                     raise _incomplete(found, last, head)
                 await asyncio.sleep(PAUSE_S)
         return records
 
-    async def _read_once(self, after: int, limit: int) -> tuple[list[Record], int]:
+    async def _read_once(self, after: int, limit: int) -> tuple[Chunk, int]:
         """One answer, and the head: where one server has the log, its answer is all there is."""
         if self._replicated:
             head, chunk = await _both(self.watch.head(), self._direct.chunk(after + 1, limit))
-            return [decode_record(content) for content in chunk.contents], head
+            return chunk, head
         chunk = await self._direct.chunk(after + 1, limit)
-        found = [decode_record(content) for content in chunk.contents]
-        return found, after + len(found) + (not chunk.ended)
+        return chunk, after + len(chunk.contents) + (not chunk.ended)
 
     async def _read_named(self, subject: str, after: int, limit: int) -> list[Record]:
         """The messages of a subject. That there are no more of them, only the leader can say."""
@@ -164,7 +179,11 @@ class JetStreamLog:
 
     def _outgoing(self, records: Sequence[Record], after: int) -> list[Outgoing]:
         """One message by itself, which is far faster than a batch of one; several as one atomic batch (ADR-50)."""
-        contents = [(self._subjects[record.name], encode_record(record)) for record in records]
+        rests = range(len(records) - 1, -1, -1)
+        contents = [
+            (self._subjects[record.name], encode_record(record, rest=rest))
+            for record, rest in zip(records, rests, strict=True)
+        ]
         if len(contents) == 1:
             return [(*contents[0], {_EXPECTED: str(after)})]
         # A new id each time: what is left of a try that was cut off must not join this one.

@@ -20,7 +20,7 @@ _ESCAPED: Final = re.compile(rb"[^A-Za-z0-9_/-]")
 
 
 class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """All of a record but its body: see message.Record."""
+    """All of a record but its body: see message.Record. And how many of its batch follow behind it."""
 
     position: int
     id: str
@@ -34,14 +34,15 @@ class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     idempotency_key: str | None = None
     fence: int | None = None
     meta: bytes | None = None
+    rest: int = 0
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Envelope).decode
 
 
-def encode_record(record: Record) -> bytes:
-    """The content of a record's message."""
+def encode_record(record: Record, *, rest: int = 0) -> bytes:
+    """The content of a record's message. `rest` records of the same append follow behind it."""
     envelope = _Envelope(
         record.position,
         record.id,
@@ -55,6 +56,7 @@ def encode_record(record: Record) -> bytes:
         record.idempotency_key,
         record.fence,
         record.meta,
+        rest,
     )
     return b"%b\n%b" % (_encode(envelope), record.body)
 
@@ -65,11 +67,7 @@ def decode_record(content: bytes) -> Record:
     Raises:
         Corrupt: it is not one.
     """
-    line, _, body = content.partition(b"\n")
-    try:
-        envelope = _decode(line)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"A message in the stream is no record of Journeyman's: {error}. Restore a backup.") from error
+    envelope, body = _parted(content)
     return Record(
         envelope.position,
         envelope.id,
@@ -85,6 +83,23 @@ def decode_record(content: bytes) -> Record:
         envelope.fence,
         envelope.meta,
     )
+
+
+def rest_of(content: bytes) -> int:
+    """How many records of the same append follow behind that of a message's content.
+
+    Raises:
+        Corrupt: it is not one.
+    """
+    return _parted(content)[0].rest
+
+
+def _parted(content: bytes) -> tuple[_Envelope, bytes]:
+    line, _, body = content.partition(b"\n")
+    try:
+        return _decode(line), body
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"A message in the stream is no record of Journeyman's: {error}. Restore a backup.") from error
 
 
 def token(text: str) -> str:
