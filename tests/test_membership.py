@@ -29,6 +29,7 @@ from tests.todo.desk import (
     Ask,
     Desk,
     Note,
+    answer,
     answered,
     desk,
     idle,
@@ -103,7 +104,13 @@ async def another(store: MemoryStore, *keys: str, instance: str = "other") -> As
 @pytest.mark.parametrize("where", ["memory", "sqlite"])
 async def test_processes_share_the_jobs_and_each_job_gets_one_answer(where: str, tmp_path: Path) -> None:
     store = MemoryStore() if where == "memory" else f"sqlite:///{tmp_path / 'desk.db'}"
-    one, two = Desk(), Desk()
+
+    async def take_a_while(attempt: Attempt[Ask]) -> Command:
+        # Else one process may be done with all of them before the other has its turn.
+        await asyncio.sleep(0.02)
+        return await answer(attempt)
+
+    one, two = Desk(take_a_while), Desk(take_a_while)
     async with running(one, store=store) as app, running(two, store=store) as other:
         await asyncio.gather(*((app, other)[n % 2].execute(Ask(key=str(n))) for n in range(100)))
         await until(app, answered(*map(str, range(100))))
