@@ -18,10 +18,11 @@ import pytest
 import pytest_asyncio
 
 from journeyman.errors import Corrupt, NotAStore, NotReady
-from journeyman.store import Store, open_store
+from journeyman.store import Store, open_store, postgres_schema
 from journeyman.store.open import find_store
 from journeyman.store.postgres import PostgresStore
 from journeyman.store.postgres_address import parse_address
+from journeyman.store.postgres_sql import migrations
 from journeyman.testing.contract import everything, fill
 from journeyman.testing.store_contract import StoreContract
 from tests.proxy import proxy
@@ -108,6 +109,33 @@ async def test_a_newer_layout_is_refused(postgres_server: PostgresServer, outsid
     for find in (open_store, find_store):
         with pytest.raises(NotAStore, match=r"has layout 99.*Upgrade"):
             await find(postgres_server.url("newer"))
+
+
+async def test_an_older_layout_is_brought_up_to_date_while_a_process_that_knows_no_other_goes_on(
+    postgres_server: PostgresServer, outside: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres_server.url("older")
+    with monkeypatch.context() as context:
+        context.setattr(postgres_schema, "migrations", lambda schema: migrations(schema)[:1])
+        await (await open_store(url)).close()
+    with pytest.raises(NotReady, match="journeyman store init"):
+        await find_store(url)
+
+    async def append_as_it_did(id: str, *, after: int) -> None:
+        """By columns, as the release of the first layout."""
+        statement = "SELECT older.append($1, NULL, $2, $3, $4, NULL, $5, $6, $2, NULL, NULL, NULL, NULL, NULL)"
+        assert await outside.fetchval(statement, after, [id], ["testing/do-something"], [1], [b"{}"], [5]) == after
+
+    await append_as_it_did("a", after=0)
+
+    store = await open_store(url)
+    assert (await store.examine()).facts["layout"] == len(migrations("older"))
+    [first] = await store.log.read(0, 10)
+    assert (first.id, first.recorded_at_us) == ("a", 5)
+    await fill(store, 3, after=1)
+    await append_as_it_did("b", after=4)
+    assert (await store.log.read(4, 10))[0].id == "b"
+    await store.close()
 
 
 async def test_two_schemas_of_one_database_are_two_stores(postgres_server: PostgresServer) -> None:
@@ -201,7 +229,7 @@ async def test_the_examination_of_a_good_store_finds_nothing_wrong(postgres_serv
     found = await store.examine()
     assert all(check.ok and not check.fix for check in found.checks), found.checks
     assert {"fsync", "synchronous_commit", "rights on messages"} <= {check.name for check in found.checks}
-    assert found.facts["layout"] == 1
+    assert found.facts["layout"] == len(migrations("journeyman"))
     await store.close()
 
 

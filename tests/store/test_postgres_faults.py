@@ -267,6 +267,38 @@ async def test_the_server_tells_of_what_others_append(
             await waiting
 
 
+async def test_who_reads_at_each_word_asks_for_no_head_beside_that(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also who finds nothing, and who is told while it does something else."""
+    monkeypatch.setattr("journeyman.store.postgres.LOOK_S", NEVER_S)
+    async with stores_of(postgres_server.url(), 2) as [store, other]:
+        watch = cast(PostgresStore, store)._log.watch
+        (await asleep(store, 0)).cancel()
+        looks, look, told = 0, watch._head_of_log, list[int]()
+
+        async def counted() -> int:
+            nonlocal looks
+            looks += 1
+            return await look()
+
+        watch._head_of_log = counted
+        for position in range(20):
+            told.append(watch.news)
+            await fill(other, 1, after=position)
+            await until(lambda: watch.news > told[-1])  # While nobody waits.
+            await woken(store, position)
+            assert await store.log.read(position + 1, 1) == []
+            (await asleep(store, position + 1)).cancel()
+        assert looks == 0
+        watch.tell()
+        async with asyncio.timeout(PATIENCE_S):
+            await store.log.wait(20, NEVER_S)  # For a read, and no look before it.
+        waiting = asyncio.create_task(store.log.wait(20, NEVER_S))
+        await until(lambda: looks == 1)  # Who waits again without having read has it looked for.
+        waiting.cancel()
+
+
 def listens(said: bytes) -> bool:
     return b"LISTEN" in said
 

@@ -208,12 +208,19 @@ class PostgresLog:
         while (wanted := min(limit - len(records), READ_RECORDS_MAX)) > 0:
             chunk = await self._read(after, wanted, name)
             records = records + chunk if records else chunk
+            if name is None:
+                self._note(chunk, after=after, is_end=len(chunk) < wanted, news=news)
             if len(chunk) < wanted:
-                if name is None and records:
-                    self.watch.saw_end(records[-1].position, news=news)
                 break
             after = chunk[-1].position
         return records
+
+    def _note(self, chunk: list[Record], *, after: int, is_end: bool, news: int) -> None:
+        if chunk:
+            self.watch.saw(chunk[-1].position)
+        # Who asks for what is behind a position that nobody has seen does not know where the log ends.
+        if is_end and after <= self.watch.head:
+            self.watch.looked(news)
 
     async def _read(self, after: int, limit: int, name: str | None) -> list[Record]:
         statement = "read" if name is None else "read_set_aside" if name == SET_ASIDE else "read_named"
@@ -244,11 +251,11 @@ class PostgresLog:
 
     async def _append(self, records: Sequence[Record], after: int) -> int:
         """Append, if the head is `after`; return the head that was found."""
-        columns = _columns(records)
+        rows = [msgspec.structs.astuple(record)[1:] for record in records]
         queue = None if self._turn_held else self._queue
         try:
             head = await self._writer.call(
-                lambda connection: connection.fetchval(self._sql["append"], after, queue, *columns), lost=OutcomeUnknown
+                lambda connection: connection.fetchval(self._sql["append"], after, queue, rows), lost=OutcomeUnknown
             )
         except NotReady as error:
             if not isinstance(error.__cause__, asyncpg.UniqueViolationError):
@@ -291,18 +298,6 @@ class PostgresLog:
     async def close(self) -> None:
         await self.watch.stop()
         await self._notifier.close()
-
-
-def _columns(records: Sequence[Record]) -> list[Sequence[object] | None]:
-    """The fields of all records, but for their positions; None for one that no record has.
-
-    The server takes nulls for what an array lacks, and the driver looks at each value that an array has, to find out
-    how deep it is nested.
-    """
-    if not records:
-        return [None] * (len(Record.__struct_fields__) - 1)
-    columns = list(zip(*map(msgspec.structs.astuple, records), strict=True))[1:]
-    return [None if column.count(None) == len(column) else column for column in columns]
 
 
 async def _give_turn(connection: Connection) -> None:

@@ -33,22 +33,24 @@ class Watch:
     def __init__(self, head: Callable[[], Awaitable[int]], *, look_s: float) -> None:
         self._head_of_log = head
         self._look_s = look_s
-        self._head = 0
+        #: The last position that was seen in the log.
+        self.head = 0
         #: How often there was news, and how much of that was followed by a look. At first nobody has looked.
         self.news = 1
         self._looked = 0
+        #: How much of the news has ended a call of `wait` already.
+        self._passed_on = 1
         self._due = asyncio.Event()
         self._waiters = Waiters(self._look_again_and_again)
 
     def saw(self, head: int) -> None:
         """Take note of a position that is in the log."""
-        if head > self._head:
-            self._head = head
+        if head > self.head:
+            self.head = head
             self._waiters.wake()
 
-    def saw_end(self, head: int, *, news: int) -> None:
-        """Take note of the log's end, as it was read after there had been so much news."""
-        self.saw(head)
+    def looked(self, news: int) -> None:
+        """Take note that somebody has seen the log's end after there had been so much news."""
         self._looked = max(self._looked, news)
 
     def tell(self) -> None:
@@ -57,10 +59,14 @@ class Watch:
         self._waiters.wake()
 
     async def wait(self, after: int, timeout_s: float) -> None:
-        if self._head > after:
+        if self.head > after:
             await asyncio.sleep(0)  # Who waits in a loop must not keep the loop from what it waits for.
             return
         if self._looked < self.news:
+            if self._passed_on < self.news:
+                self._passed_on = self.news  # Who reads now has looked, and a look before that would be one too many.
+                await asyncio.sleep(0)
+                return
             self._due.set()
         await self._waiters.wait(timeout_s)
 
@@ -75,7 +81,8 @@ class Watch:
                     await self._due.wait()
             self._due.clear()
             news = self.news  # Before looking: what is told meanwhile may be newer than what is seen.
-            self.saw_end(await self._head_of_log(), news=news)
+            self.saw(await self._head_of_log())
+            self.looked(news)
 
 
 class Notifier:
