@@ -15,6 +15,7 @@ from journeyman.doors.web.access import ACCESS, Access
 from journeyman.doors.web.admission import Admission
 from journeyman.doors.web.answers import Answer, problem_answer
 from journeyman.doors.web.asgi import MOUNTED_AT, ASGIApp, Event, Receive, Scope, Send
+from journeyman.doors.web.head import allowing_head, head_of
 from journeyman.doors.web.headers import header
 from journeyman.doors.web.observed import Observed
 from journeyman.doors.web.problems import BAD_HEADER, FOREIGN_ORIGIN, READ_ONLY, WRONG_HOST, Refused
@@ -81,7 +82,7 @@ class Guard:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._http(_without_prefix(scope), receive, send)
+            await self._http(_own(scope), receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._observed.request(scope) as begun:
@@ -92,8 +93,11 @@ class Guard:
                     begun(event["status"])
                 await send(event)
 
+            to_client: Send = send_secured
+            if scope["method"] == "HEAD":
+                scope["method"], to_client = "GET", head_of(send_secured)
             answer, receive = await self._admitted(scope, receive)
-            await answer(scope, receive, send_secured)
+            await answer(scope, receive, to_client)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> tuple[ASGIApp, Receive]:
         """What answers, and what it reads the body from."""
@@ -133,6 +137,8 @@ async def _may_act(scope: Scope, receive: Receive, access: Access) -> Receive:
 
 def _secured(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     given = dict(headers)
+    if b"allow" in given:
+        headers = allowing_head(headers)
     is_page = given.get(b"content-type", b"").startswith(b"text/html")
     missing = PAGE_HEADERS if is_page else SECURITY_HEADERS
     if missing.keys().isdisjoint(given):  # As for every answer of the JSON door: it is asked the most.
@@ -140,11 +146,14 @@ def _secured(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return headers + [(name, value) for name, value in missing.items() if name not in given]
 
 
-def _without_prefix(scope: Scope) -> Scope:
-    """The scope as it is where nothing is mounted: hosts differ on whether the path has the prefix of the mount."""
+def _own(scope: Scope) -> Scope:
+    """The scope as it is where nothing is mounted: hosts differ on whether the path has the prefix of the mount.
+
+    For HEAD it is a copy, as the server looks into its own to know that no body comes.
+    """
     prefix = scope.get("root_path") or ""
     if not prefix:
-        return scope
+        return scope if scope["method"] != "HEAD" else {**scope}
     path = scope["path"]
     if path == prefix or path.startswith(prefix + "/"):
         path = path[len(prefix) :] or "/"
