@@ -267,6 +267,30 @@ async def test_workers_are_stopped_before_the_executor_and_the_store_last(tmp_pa
         assert await app.query(List()) == ("last words",)
 
 
+async def test_what_goes_on_beside_is_ended_once_at_each_stop_until_it_has_ended_by_itself() -> None:
+    app, ended = App(features=[notes]), list[str]()
+
+    async def end() -> None:
+        ended.append("end")
+
+    async def leave() -> None:
+        ended.append("leave")
+        app.not_at_stop(leave)
+        app.not_at_stop(leave)  # Harmless when repeated.
+
+    app.at_stop(leave)
+    app.at_stop(end)
+    app.at_stop(end)
+    for told in (["leave", "end"], ["leave", "end", "end"]):
+        async with app.running("memory:"):
+            pass
+        assert ended == told
+    app.not_at_stop(end)
+    async with app.running("memory:"):
+        pass
+    assert ended == ["leave", "end", "end"]
+
+
 async def test_a_store_that_does_not_answer_can_not_keep_it_from_stopping(store: FaultyStore) -> None:
     app = blog()
     await app.start(store)

@@ -110,7 +110,8 @@ class App:
         self.tracing = Tracing()
         self._starting = False
         self._running: Running | None = None
-        self._beside: list[Callable[[], Awaitable[None]]] = []
+        #: What is ended at a stop: a dict for its order, and so that each is in it once.
+        self._beside: dict[Callable[[], Awaitable[None]], None] = {}
         for worker in workers:
             self.register(worker)
         self._ledger = JobLedger(self.todo_workers)
@@ -214,7 +215,7 @@ class App:
         if running is None:
             return
         try:
-            for end in self._beside:
+            for end in list(self._beside):  # A copy, because what has ended may take itself out.
                 await end()
         finally:
             try:
@@ -223,8 +224,15 @@ class App:
                 self._running = None
 
     def at_stop(self, end: Callable[[], Awaitable[None]]) -> None:
-        """Have something ended, at each stop, that goes on beside the application and reads its store."""
-        self._beside.append(end)
+        """Have something ended, at each stop, that goes on beside the application and reads its store.
+
+        Asked again for the same, it is ended once. Whatever has ended by itself is to leave: see `not_at_stop`.
+        """
+        self._beside[end] = None
+
+    def not_at_stop(self, end: Callable[[], Awaitable[None]]) -> None:
+        """Forget what has ended by itself. Harmless when it is not there."""
+        self._beside.pop(end, None)
 
     async def wait(self) -> None:
         """Return when the application can't go on; until then, wait.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from journeyman.doors.serving import serving
 from journeyman.doors.site import load_pages, site_app
 from journeyman.doors.web.guard import PAGE_HEADERS, SECURITY_HEADERS
 from journeyman.examples.blog.app import app as blog_app
-from journeyman.examples.blog.posts import posts
+from journeyman.examples.blog.posts import CreatePost, posts
 from journeyman.message import BODY_BYTES_MAX
 from journeyman.web import Page, Request, Templates
 from tests.doors.http.shop import SECRET, client_of, make_app, shop
@@ -195,6 +196,38 @@ async def test_pages_have_a_policy_without_anything_inline_and_json_keeps_the_st
     for needed in ("form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"):
         assert needed in policy
     assert not re.search(r"<style|<script(?![^>]* src=)| style=| on\w+=", page.text)
+
+
+# What goes on behind the pages.
+
+
+async def test_what_a_site_that_is_served_no_more_had_going_is_forgotten() -> None:
+    app = make_blog()
+    async with app.running("memory:"):
+        await app.execute(CreatePost(post_id="1", title="T", content="C"))
+        for _ in range(3):
+            async with serving(app, port=0) as url, client_of(url) as client:
+                assert (await client.get("/console")).status_code == 200
+                assert (await client.get("/console/state?as_of=1")).status_code == 200
+                assert len(app._beside) == 2, "its index and its past"
+            assert len(app._beside) == 0
+            site_app(app)
+            assert len(app._beside) == 0, "nobody has looked at it yet"
+
+
+async def test_what_a_mounted_site_has_going_ends_with_each_run_of_the_application() -> None:
+    app = make_blog()
+    site = site_app(app)
+    for _ in range(2):
+        async with app.running("memory:"):
+            await app.execute(CreatePost(post_id="1", title="T", content="C"))
+            for _ in range(2):
+                assert (await ask(site, "GET", "", "/console"))[0] == 200
+                assert (await ask(site, "GET", "", "/console/state?as_of=1"))[0] == 200
+            assert "journeyman: console index" in {task.get_name() for task in asyncio.all_tasks()}
+            assert len(app._beside) == 2
+        assert "journeyman: console index" not in {task.get_name() for task in asyncio.all_tasks()}
+        assert len(app._beside) == 0
 
 
 # Under a prefix.

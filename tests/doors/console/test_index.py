@@ -364,6 +364,7 @@ async def test_it_ends_with_the_application_and_begins_again_on_whatever_store_t
             found = await asked(index, app, lambda reader: reader.find(Filter(), limit=9))
             assert [entry.subject for entry in found] == [name]
             following = index._task
+            app.not_at_stop(index.stop)  # Else the stop would end it, and it could not show that it ends by itself.
         assert following is not None
         await asyncio.wait_for(following, 30)
     assert (tmp_path / "other.db-index").exists()
@@ -378,9 +379,20 @@ async def test_it_ends_with_an_application_in_memory_whose_log_can_still_be_read
         for number in range(notes):
             await submit(app, Note(text=f"note {number}"))
             await reached(index, app)
+        app.not_at_stop(index.stop)
     assert index._task is not None
     async with asyncio.timeout(10):
         await index._task
+
+
+async def test_what_has_ended_by_itself_is_not_ended_by_the_application() -> None:
+    app = make_app()
+    index = Index(app)
+    index.begin()
+    assert list(app._beside) == [index.stop]
+    assert index._task is not None
+    await index._task  # The application does not run.
+    assert list(app._beside) == []
 
 
 async def test_an_answer_ends_the_job_for_good() -> None:

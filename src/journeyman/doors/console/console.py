@@ -43,8 +43,7 @@ class Console:
         self.past = Past(app)
         self.accounts: OrderedDict[str, Account] = OrderedDict()
         self._timing = timing
-        streams.at_end(self.stop)
-        app.at_stop(self.stop)  # Where the site is mounted, nobody ends its streams.
+        streams.at_end(self.stop)  # Where the site is mounted, nobody ends these: then the application's stop does.
 
     async def stop(self) -> None:
         """End what goes on in the background."""

@@ -111,6 +111,7 @@ class Past:
 
     async def stop(self) -> None:
         """Give everything up, and forget it."""
+        self._app.not_at_stop(self.stop)
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -127,6 +128,7 @@ class Past:
     def _begin(self, moment: Moment) -> Travel:
         while len(self._travels) >= KEPT_MAX:
             del self._travels[min(self._travels, key=lambda one: self._travels[one].used_s)]
+        self._app.at_stop(self.stop)
         travel = self._travels[moment] = Travel(moment, self._now_s())
         task = asyncio.create_task(self._run(travel), name=f"journeyman: state at {moment.position}")
         self._tasks[moment] = task

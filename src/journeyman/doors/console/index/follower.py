@@ -76,10 +76,12 @@ class Index:
     def begin(self) -> None:
         """Keep up with the log from now on, if it is not done already."""
         if self._task is None or self._task.done():
+            self._app.at_stop(self.stop)
             self._task = asyncio.create_task(self._follow(), name="journeyman: console index")
 
     async def stop(self) -> None:
         """Stop keeping up, and close the files."""
+        self._app.not_at_stop(self.stop)
         if self._writing is not None:
             self._writing.stopping.set()
         if self._task is not None:
@@ -154,6 +156,7 @@ class Index:
                     await self._writing.discard()
             await asyncio.sleep(WAIT_S)
         await self._close()
+        self._app.not_at_stop(self.stop)
 
     def _runs(self) -> bool:
         """Whether the application does."""
