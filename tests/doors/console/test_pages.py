@@ -13,10 +13,12 @@ import httpx2
 import pytest
 from msgspec import Struct
 
-from journeyman import App, DiscardJob, PauseWorker
+from journeyman import App, DiscardJob, OutcomeUnknown, PauseWorker, Store
 from journeyman.doors.console import bulk
 from journeyman.doors.web.access import Role
 from journeyman.doors.web.streams import Streams
+from journeyman.store.memory import MemoryStore
+from journeyman.testing.faults import FaultyStore, refuse, work
 from journeyman.todo.jobs import JobFailed, JobRow, JobStarted
 from journeyman.todo.ledger import jobs_state
 from tests.doors.console.bakery import HOSTILE, Invoices, PlaceOrder, RequestInvoice, console_as, make_bakery
@@ -47,7 +49,9 @@ class Visitor(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def visiting(role: Role = "operator", store: str = "memory:", *, workers: bool = False) -> AsyncIterator[Visitor]:
+async def visiting(
+    role: Role = "operator", store: str | Store = "memory:", *, workers: bool = False
+) -> AsyncIterator[Visitor]:
     app, _ = make_bakery()
     streams = Streams()
     async with app.running(store, workers=workers, drain_s=0.1):
@@ -266,6 +270,50 @@ async def test_all_of_a_standing_are_decided_in_bounded_batches(monkeypatch: pyt
     assert "2 jobs are discarded." in second
     assert "0 jobs are discarded." in third
     assert left == ["waits"]
+
+
+@pytest.mark.parametrize("everything", [True, False])
+@pytest.mark.parametrize("decision", ["retry", "discard"])
+async def test_a_decision_that_the_store_breaks_off_is_told_with_its_account(
+    monkeypatch: pytest.MonkeyPatch, decision: str, *, everything: bool
+) -> None:
+    monkeypatch.setattr(bulk, "JOBS_MAX", 6)
+    monkeypatch.setattr(bulk, "TOGETHER", 2)
+    store = FaultyStore(MemoryStore())
+    jobs = [f"job-{number}" for number in range(8)]
+    values: dict[str, Any] = {"name": WORKER, "decision": decision, "standing": "parked"}
+    values |= {"everything": "true"} if everything else {"job": ["gone", *jobs[1:]]}
+    async with visiting(store=store) as visitor:
+        await park(visitor.app, *jobs)
+        before = visitor.app.position
+        store.faulty_log.fail_next(work)
+        store.faulty_log.fail_others(refuse)
+        page = text_of((await visitor.post("/console/worker/decide", values, status=503)).text)
+        done = visitor.app.position - before
+        store.faulty_log.fail_others(work)
+        rest = text_of(await visitor.get(f"/console/worker?name={WORKER}&standing=parked"))
+
+    assert done == (2 if everything else 1)
+    assert "It was done in part" in page
+    told = "tried again" if decision == "retry" else "discarded"
+    if everything:
+        assert f"Of the jobs, 2 {told}; 6 not decided about." in page
+    else:
+        assert f"Of the jobs, 1 {told}; 1 refused; 6 not decided about." in page
+        assert f"1 refused: {WORKER} has no open job gone." in page
+    assert "What ended it: The store is not ready, on purpose" in page
+    assert "go back, load the page again, and decide about those that it shows then" in page
+    assert f"Parked {8 - done}" in rest
+
+
+def test_of_jobs_whose_decision_the_store_did_not_confirm_nothing_is_claimed() -> None:
+    trouble = OutcomeUnknown("No reply came.")
+    told = bulk.broken_off(bulk.Account(decision="discard", done=0, unknown=2, undone=3, trouble=trouble), trouble)
+
+    assert (told.problem.title, told.problem.status) == ("It was done in part", 503)
+    assert told.problem.detail.startswith(
+        "Of the jobs, 2 perhaps recorded, as the store did not say; 3 not decided about."
+    )
 
 
 async def test_what_can_not_be_decided_is_refused_with_a_sentence() -> None:

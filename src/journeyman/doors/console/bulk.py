@@ -11,9 +11,12 @@ from typing import Final, Literal
 import msgspec
 
 from journeyman.app import App
-from journeyman.errors import JourneymanError, Rejected
+from journeyman.doors.console.wording import number
+from journeyman.doors.web.problems import FieldError, Kind, Refused, refusal_of
+from journeyman.errors import JourneymanError, OutcomeUnknown, Rejected
 from journeyman.feature import Command
-from journeyman.todo.jobs import DiscardJob, RetryJob, Standing
+from journeyman.tables import AppState
+from journeyman.todo.jobs import DiscardJob, JobRow, RetryJob, Standing
 from journeyman.todo.ledger import jobs_state
 
 #: How many jobs one request decides about at most: who wants more asks again, and sees what is left.
@@ -29,13 +32,19 @@ Decision = Literal["retry", "discard"]
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a decision about many jobs. `refused` has how often for each reason; `left` were not asked for."""
+    """What came of a decision about many jobs. `refused` has how often for each reason; `left` were not asked for.
+
+    `trouble` is why the application could not go on: `undone` were asked for and not recorded then, `unknown` perhaps.
+    """
 
     decision: Decision
     done: int
     refused: tuple[tuple[str, int], ...] = ()
     left: int = 0
     position: int = 0
+    undone: int = 0
+    unknown: int = 0
+    trouble: JourneymanError | None = None
 
     @property
     def refused_count(self) -> int:
@@ -54,35 +63,70 @@ async def decide_all(
     app: App, decision: Decision, worker: str, standing: Standing, *, reason: str, actor: str
 ) -> Account:
     """Decide about the first JOBS_MAX jobs that stand so, oldest first."""
-    rows = await app.state(lambda state: jobs_state(state).jobs.find("due", worker, standing, limit=JOBS_MAX))
+    rows, count = await app.state(lambda state: _standing(state, worker, standing))
     account = await decide(app, decision, worker, [row.job for row in rows], reason=reason, actor=actor)
+    if account.trouble is not None:
+        return msgspec.structs.replace(account, left=count - len(rows))
     left = await app.state(lambda state: jobs_state(state).jobs.count("due", worker, standing))
     return msgspec.structs.replace(account, left=left)
 
 
-async def decide(app: App, decision: Decision, worker: str, jobs: Sequence[str], *, reason: str, actor: str) -> Account:
-    """Decide about these jobs, at most JOBS_MAX.
+def _standing(state: AppState, worker: str, standing: Standing) -> tuple[list[JobRow], int]:
+    """The first JOBS_MAX jobs that stand so, and how many there are in all."""
+    jobs = jobs_state(state).jobs
+    return jobs.find("due", worker, standing, limit=JOBS_MAX), jobs.count("due", worker, standing)
 
-    Raises:
-        JourneymanError: the application can't record now; what was recorded until then stays.
-    """
-    commands = (command_for(decision, worker, job, reason) for job in jobs[:JOBS_MAX])
+
+async def decide(app: App, decision: Decision, worker: str, jobs: Sequence[str], *, reason: str, actor: str) -> Account:
+    """Decide about these jobs, at most JOBS_MAX. It ends with the batch in which the application can't record."""
+    asked = jobs[:JOBS_MAX]
+    commands = (command_for(decision, worker, job, reason) for job in asked)
     reasons: Counter[str] = Counter()
-    done = position = 0
-    while batch := list(islice(commands, TOGETHER)):
+    positions: list[int] = []
+    troubles: list[JourneymanError] = []
+    while not troubles and (batch := list(islice(commands, TOGETHER))):
         for outcome in await _execute(app, batch, actor):
             if isinstance(outcome, Rejected):
                 reasons[outcome.reason] += 1
-            elif isinstance(outcome, BaseException):
-                raise outcome
+            elif isinstance(outcome, JourneymanError):
+                troubles.append(outcome)
             else:
-                done, position = done + 1, max(position, outcome)
-    refused = (*reasons.most_common(REASONS_MAX), *_others(reasons))
-    return Account(decision=decision, done=done, refused=refused, left=max(0, len(jobs) - JOBS_MAX), position=position)
+                positions.append(outcome)
+    unknown = sum(isinstance(trouble, OutcomeUnknown) for trouble in troubles)
+    return Account(
+        decision=decision,
+        done=len(positions),
+        refused=(*reasons.most_common(REASONS_MAX), *_others(reasons)),
+        left=len(jobs) - len(asked),
+        position=max(positions, default=0),
+        undone=len(asked) - len(positions) - reasons.total() - unknown,
+        unknown=unknown,
+        trouble=troubles[0] if troubles else None,
+    )
 
 
-async def _execute(app: App, commands: Iterable[Command], actor: str) -> list[int | BaseException]:
-    async def execute(command: Command) -> int | BaseException:
+def broken_off(account: Account, trouble: JourneymanError) -> Refused:
+    """What a person is told of a decision that could not be recorded for all: by an answer that needs no store."""
+    cause = refusal_of(trouble)
+    counts = {
+        "tried again" if account.decision == "retry" else "discarded": account.done,
+        "refused": account.refused_count,
+        "perhaps recorded, as the store did not say": account.unknown,
+        "not decided about": account.undone + account.left,
+    }
+    told = "; ".join(f"{number(count)} {what}" for what, count in counts.items() if count)
+    title = "It was done in part" if account.done or account.unknown else "It was not done"
+    return Refused(
+        Kind("broken-off", cause.problem.status, title),
+        f"Of the jobs, {told}. What ended it: {cause.problem.detail} Once that is over, go back, load the page again, "
+        "and decide about those that it shows then.",
+        errors=tuple(FieldError("", f"{number(count)} refused: {reason}") for reason, count in account.refused),
+        headers=cause.headers,
+    )
+
+
+async def _execute(app: App, commands: Iterable[Command], actor: str) -> list[int | JourneymanError]:
+    async def execute(command: Command) -> int | JourneymanError:
         try:
             return (await app.execute(command, actor=actor)).position
         except JourneymanError as error:

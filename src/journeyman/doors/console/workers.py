@@ -10,7 +10,7 @@ from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from journeyman.app import App
-from journeyman.doors.console.bulk import Account, Decision, decide, decide_all
+from journeyman.doors.console.bulk import Account, Decision, broken_off, decide, decide_all
 from journeyman.doors.console.console import PATH, Console, actor_of, deciding
 from journeyman.doors.console.index.reader import JobEvent, TooSlow
 from journeyman.doors.console.index.threads import NotIndexed
@@ -130,6 +130,8 @@ def workers_handlers(console: Console) -> list[HTTPRouteHandler]:
         with deciding():
             decided = form.read(Decided)
         account = await _decide(console, request, decided)
+        if account.trouble is not None:
+            raise broken_off(account, account.trouble)
         values = {"name": decided.name, "standing": decided.standing, "account": console.keep_account(account)}
         return SeeOther(f"{PATH}/worker", at=account.position, **values)
 
