@@ -15,10 +15,12 @@ from journeyman import (
     App,
     Context,
     DefinitionError,
+    Feature,
     NotReady,
     NotRunning,
     Outdated,
     Poisoned,
+    State,
     UnknownName,
     WorkerFailed,
     open_store,
@@ -155,6 +157,27 @@ async def test_a_worker_that_can_not_start_fails_the_start_and_leaves_nothing_be
     assert asyncio.all_tasks() == {asyncio.current_task()}
     with pytest.raises(NotRunning):
         await app.query(List())
+
+
+async def test_a_state_that_can_not_be_made_fails_the_start_and_leaves_no_store_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken(State):
+        def __init__(self, *arguments: Any) -> None:
+            raise ZeroDivisionError("a mistake in the application")
+
+    app = App(features=[Feature("broken", state=Broken)])
+    opened, given = FaultyStore(MemoryStore()), FaultyStore(MemoryStore())
+
+    async def open_counted(url: str) -> FaultyStore:
+        return opened
+
+    monkeypatch.setattr("journeyman.app.open_store", open_counted)
+    with pytest.raises(ZeroDivisionError):
+        await app.start("memory:")
+    with pytest.raises(ZeroDivisionError):
+        await app.start(given)
+    assert (opened.closed, given.closed) == (1, 0)
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing_behind(store: FaultyStore) -> None:

@@ -195,8 +195,7 @@ class App:
         self._starting = True
         try:
             self.tracing.begin()
-            opened = await open_store(self.store_url(store)) if store is None or isinstance(store, str) else store
-            running = Running(self._parts(), opened, owns_store=opened is not store)
+            running = await self._open(store)
             try:
                 await running.start()
                 self._running = running
@@ -208,6 +207,16 @@ class App:
                 raise
         finally:
             self._starting = False
+
+    async def _open(self, store: str | Store | None) -> Running:
+        if store is not None and not isinstance(store, str):
+            return Running(self._parts(), store, owns_store=False)
+        opened = await open_store(self.store_url(store))
+        try:
+            return Running(self._parts(), opened, owns_store=True)
+        except BaseException:  # Nothing else knows of the store yet: a state that can't be made, say.
+            await opened.close()
+            raise
 
     async def stop(self, *, drain_s: float = DRAIN_S) -> None:
         """Stop the workers, then the executor, then close the store. Harmless when stopped already."""
