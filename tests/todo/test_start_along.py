@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import pytest
 
-from journeyman import Attempt, Command, NotReady, OutcomeUnknown, PauseWorker, Record, ResumeWorker
+from journeyman import Attempt, Command, NotReady, OutcomeUnknown, PauseWorker, Record, ResumeWorker, pending
+from journeyman.pending import Envelope
 from journeyman.store.base import BATCH_RECORDS_MAX
 from journeyman.store.memory import MemoryStore
+from journeyman.timing import SYSTEM_TIMING, Timing
 from tests.todo.desk import WAIT_S, Answer, Ask, Desk, Note, answer, answered, log_of, names, running, until
 from tests.todo.troubled import Troubled
 
@@ -210,6 +213,49 @@ async def test_an_append_that_stalls_holds_the_job_until_it_is_done(troubled: tu
         await until(app, answered("a"))
         assert names(await log_of(app, "journeyman/job-started")) == ["job-started"]
     assert log.appends[0] == OPENED_AND_STARTED
+    assert worker.tried == ["a"]
+
+
+async def test_a_start_that_finds_no_room_along_is_made_again_without_a_word(
+    troubled: tuple[MemoryStore, Troubled], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, log = troubled
+
+    async def answer_with_room(attempt: Attempt[Ask]) -> Command:
+        monkeypatch.setattr(pending, "WAITING_MAX", 100)
+        return await answer(attempt)
+
+    worker = Desk(answer_with_room)
+    async with running(worker, store=store) as app:
+        asking = [app._now_running().executor.submit(Ask(key=key), Envelope(actor=None)) for key in "ab"]
+        monkeypatch.setattr(pending, "WAITING_MAX", 1)
+        await asyncio.gather(*asking)
+        await until(app, answered("a", "b"))
+        assert names(await log_of(app, "journeyman/job-started")) == ["job-started"] * 2
+    assert log.appends[0] == ["desk/ask", "desk/ask", "journeyman/job-started"], "the second found no room"
+    assert sorted(worker.tried) == ["a", "b"]
+    assert [record.message for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+async def test_a_defect_at_a_start_along_is_told_and_the_job_is_done_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = list[str]()
+
+    def new_id() -> str:
+        made.append(SYSTEM_TIMING.new_id())
+        if len(made) == breaks_at:
+            raise ZeroDivisionError("no id")
+        return made[-1]
+
+    breaks_at = 0
+    worker = Desk()
+    async with running(worker, timing=Timing(new_id=new_id)) as app:
+        breaks_at = len(made) + 2  # The command takes one, and the start along the next.
+        await app.execute(Ask(key="a"))
+        await until(app, answered("a"))
+    [told] = [record for record in caplog.records if record.exc_info]
+    assert "jobs are not started at once" in told.message
     assert worker.tried == ["a"]
 
 

@@ -193,7 +193,8 @@ class TodoRunner:
     def start_along(self, replica: Replica) -> None:
         """Start jobs that were opened this moment: what is submitted here goes into the append that opens them.
 
-        So they wait for no second one. What needs the store first, or a pause, is left to `work`.
+        So they wait for no second one. What needs the store first, or a pause, is left to `work`, and so is what the
+        executor does not take now. Whatever it raises else is a defect, for the caller to tell of; the job goes on.
         """
         if self._variables is None or self._performer.draining or self._choosing or self._limiter is not None:
             return
@@ -208,7 +209,14 @@ class TodoRunner:
                 break
             running = Running(row, opening)
             self._start(running, leave_us=now_us)
-            running.start = self._performer.submit_start(row, opening)  # If it raises, the task tries it again.
+            try:
+                running.start = self._performer.submit_start(row, opening)
+            except JourneymanError as error:
+                if not (is_trouble(error) or isinstance(error, NotRunning)):
+                    raise
+                # Its task tries it again, and tells of it if that fails. The others are left to `work`.
+                logger.debug("%s %s: not started along: %s", self.name, row.job, error)
+                return
             running.start.add_done_callback(_seen)
 
     def _ever_opened(self, state: AppState) -> int:
