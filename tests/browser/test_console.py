@@ -165,6 +165,36 @@ async def test_filter_by_subject_and_page_through(bakery: Bakery, open_window: O
     assert int(await page.locator("#tail a").first.inner_text()) > int(first)
 
 
+async def test_on_a_phone_the_filter_is_folded_and_opens_by_keyboard(bakery: Bakery, open_window: Open) -> None:
+    page = (await open_window(PHONE_DARK)).page
+    await page.goto(f"{bakery.url}/console/log")
+    await expect(page.get_by_label("Subject")).to_be_hidden()
+    await expect(page.locator("#tail tr").first).to_be_in_viewport()
+    await page.get_by_role("button", name="Jump").focus()
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Subject")).to_be_visible()
+    assert await violations(page) == []
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_label("Feature")).to_be_focused()
+    await page.get_by_label("Subject").fill("order-03")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("summary")).to_have_text("Filter: subject order-03")
+    await expect(page.locator("#tail tr").first).to_be_in_viewport()
+    await page.locator("summary").click()
+    await page.get_by_role("link", name="Show all").click()
+    await expect(page.locator("summary")).to_have_text("Filter")
+
+
+async def test_where_there_is_room_the_filter_is_not_folded(bakery: Bakery, open_window: Open) -> None:
+    page = (await open_window()).page
+    await page.goto(f"{bakery.url}/console/log")
+    await expect(page.locator("summary")).to_be_hidden()
+    await page.get_by_role("button", name="Jump").focus()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_label("Feature")).to_be_focused()
+
+
 async def test_the_state_as_it_was_and_what_changed(bakery: Bakery, open_window: Open) -> None:
     page = (await open_window()).page
     before = await bakery.place("travelled", customer="Before")
