@@ -10,6 +10,7 @@ import pytest
 from msgspec import Struct
 
 from journeyman import NotFound, State, Table
+from journeyman.doors.console import browsing
 from journeyman.doors.console.browsing import (
     PAGE_ROWS,
     Look,
@@ -59,6 +60,41 @@ def shelf(count: int) -> tuple[ShelfState, Look]:
         return question(app)
 
     return state, look
+
+
+class Compared(int):
+    """A key that counts how often it is compared."""
+
+    count = 0
+
+    def __lt__(self, other: int) -> bool:
+        Compared.count += 1
+        return int(self) < int(other)
+
+    def __gt__(self, other: int) -> bool:
+        Compared.count += 1
+        return int(self) > int(other)
+
+
+@pytest.mark.parametrize("order", ["rising", "falling", "mixed"])
+@pytest.mark.parametrize(("after", "before"), [(None, None), (9_999, None), (None, 10_000), (None, 99_999)])
+def test_keys_are_chosen_by_few_comparisons_in_whatever_order_they_come(
+    order: str, after: int | None, before: int | None
+) -> None:
+    """A heap compares each of them up to ten times, where each is the greatest so far."""
+    keys = [Compared(number) for number in range(20_000)]
+    expected = [key for key in keys if (after is None or key > after) and (before is None or key < before)]
+    if order == "falling":
+        keys.reverse()
+    elif order == "mixed":
+        random.Random(1).shuffle(keys)
+    Compared.count = 0
+    chosen, more = browsing._choose(keys, after, before)
+
+    assert Compared.count < 4 * 20_000
+    assert chosen == (expected[:PAGE_ROWS] if before is None else expected[-PAGE_ROWS:])
+    assert more
+    assert keys == [], "they are let go of on the way"
 
 
 @pytest.mark.parametrize("table", ["texts", "numbers", "pairs"])

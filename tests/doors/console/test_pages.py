@@ -231,6 +231,21 @@ async def test_the_sentence_says_what_a_job_waits_for() -> None:
     assert "It is opened to be due later. Until" in delayed
 
 
+# The rows of a table.
+
+
+async def test_the_link_of_a_row_leads_to_it_whatever_its_key_holds() -> None:
+    key = 'a&b=c#d/e%20+ "<i>ä'
+    async with visiting() as visitor:
+        await place(visitor.app, key)
+        table = await visitor.get("/console/state?table=orders/orders&as_of=1")
+        [link] = re.findall(r'<th scope="row"><a href="([^"]*)"', table)
+        row = await visitor.get(unescape(link))
+
+    assert "You are looking at the past" in text_of(row)
+    assert key in text_of(row)
+
+
 # Many at once.
 
 

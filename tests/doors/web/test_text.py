@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from journeyman.doors.web import text
 from journeyman.doors.web.text import moment, paragraphs, visible
 
 
@@ -28,6 +29,10 @@ def test_what_would_hide_or_turn_text_around_is_shown_as_a_sign(text: str, shown
 @pytest.mark.parametrize("text", ["tab\tand\nlines", "👩‍💻 می‌خواهم", "שלום عربى", "ä ß € – 字", "<b>&amp;"])
 def test_what_people_write_stays(text: str) -> None:
     assert visible(text) == text
+
+
+def test_every_character_that_has_a_sign_is_shown_by_it() -> None:
+    assert [code for code in text._SIGNS if visible(f"a{chr(code)}") != f"a{text._SIGNS[code]}"] == []
 
 
 def test_no_character_that_formats_others_is_left_out() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from heapq import nlargest, nsmallest
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -16,6 +15,9 @@ T = TypeVar("T")
 
 #: How many rows a page shows.
 PAGE_ROWS: Final = 50
+
+#: How many keys are compared at a time: as many as stay near the processor meanwhile.
+KEYS_AT_ONCE: Final = 1024
 
 
 class Look(Protocol):
@@ -72,7 +74,8 @@ async def page_by_key(
 ) -> RowPage:
     """The rows behind a key, or the last ones before one.
 
-    A state keeps no order of its keys. Only a copy of them is taken from it; they are compared in a thread.
+    A state keeps no order of its keys. Only a copy of them is taken from it; they are compared in a thread, and let go
+    of there: for many, that takes as long as the copy.
 
     Raises:
         NotFound: there is no such table, or no such key can be.
@@ -99,12 +102,38 @@ def _with_keys(table: Table[Any, Any]) -> tuple[Table[Any, Any], list[Any]]:
 
 
 def _choose(keys: list[Any], after: Any, before: Any) -> tuple[list[Any], bool]:
-    """The keys of the page in order, and whether there are more in that direction."""
-    if before is not None:
-        found = nlargest(PAGE_ROWS + 1, (key for key in keys if key < before))
-        return found[:PAGE_ROWS][::-1], len(found) > PAGE_ROWS
-    found = nsmallest(PAGE_ROWS + 1, keys if after is None else (key for key in keys if key > after))
-    return found[:PAGE_ROWS], len(found) > PAGE_ROWS
+    """The keys of the page in order, and whether there are more in that direction. Nothing is left of the list.
+
+    What can't be on the page any more is left out by one comparison, in whatever order they come: a heap of the last
+    ones would take in each key of a table that has grown in the order of its keys.
+    """
+    backward = before is not None
+    if not backward:
+        keys.reverse()  # They are taken from the end, and most tables grow in the order of their keys.
+    found: list[Any] = []
+    bound: Any = None
+    while keys:
+        part = keys[-KEYS_AT_ONCE:]
+        del keys[-KEYS_AT_ONCE:]
+        found += _below(part, before, bound) if backward else _above(part, after, bound)
+        found.sort(reverse=backward)
+        del found[PAGE_ROWS + 1 :]
+        if len(found) > PAGE_ROWS:
+            bound = found[-1]
+    page = found[:PAGE_ROWS]
+    return page[::-1] if backward else page, len(found) > PAGE_ROWS
+
+
+def _above(keys: list[Any], after: Any, bound: Any) -> list[Any]:
+    """The keys behind one, as far as the page may still reach. None is no bound."""
+    if bound is not None:
+        return [key for key in keys if key < bound and (after is None or key > after)]
+    return keys if after is None else [key for key in keys if key > after]
+
+
+def _below(keys: list[Any], before: Any, bound: Any) -> list[Any]:
+    """The same before one."""
+    return [key for key in keys if (bound is None or key > bound) and key < before]
 
 
 async def page_by_index(look: Look, feature: str, name: str, index: str, *, offset: int) -> RowPage:
