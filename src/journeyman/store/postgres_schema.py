@@ -10,8 +10,8 @@ from journeyman.store.postgres_address import Address
 from journeyman.store.postgres_link import Connection
 from journeyman.store.postgres_sql import Migration, Statements, migrations
 
-#: The oldest server whose makers still mend it.
-SERVER_VERSION_MIN: Final = 14
+#: The oldest server whose makers still mend it, as of November 2026.
+SERVER_VERSION_MIN: Final = 15
 
 #: How long the migrations may wait for each other and for locks, in milliseconds.
 MIGRATION_LOCK_MS: Final = 60_000
