@@ -213,6 +213,14 @@ async def test_a_setting_of_the_user_that_breaks_a_promise_is_refused_with_its_f
         await outside.execute("DROP ROLE careless")
 
 
+async def test_a_server_that_is_too_old_is_refused(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_schema, "SERVER_VERSION_MIN", 99)
+    with pytest.raises(NotReady, match=r"version is \d+\.\d+: upgrade it to PostgreSQL 15 or newer"):
+        await open_store(postgres_server.url())
+
+
 @pytest.fixture
 def careless_server() -> Iterator[PostgresServer]:
     with postgres(fsync="off", full_page_writes="off") as server:
