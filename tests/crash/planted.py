@@ -180,11 +180,11 @@ class RepeatingLog:
 
 
 def keep_the_turn() -> None:
-    """Give the writers' lock back after fifty appends only."""
+    """Give the writers' lock back after five hundred appends only: others keep it for twenty milliseconds, too."""
     give, gives = LockFile.give, itertools.count(1)
 
     def keep(self: LockFile) -> None:
-        if next(gives) % 50:
+        if next(gives) % 500:
             self._depth = max(0, self._depth - 1)
         else:
             give(self)

@@ -21,8 +21,8 @@ from tests.crash.experiment import sizes
 from tests.crash.script import Script, integrity_of, lost_from, made, url_of, writer_of
 from tests.crash.vfs import Disk, Fault, faulty_disk
 
-#: How often a disk is accessed for one command, at most.
-ACCESSES_PER_COMMAND = 12
+#: How often the disk is accessed for one command, at least: 5.8 times as counted for 400 of them.
+ACCESSES_PER_COMMAND = 5
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ class Losses:
     def __init__(self, disk: Disk, script: Script, folder: Path, number: int, seed: int) -> None:
         self._disk, self._script, self._folder = disk, script, folder
         self._chance = random.Random(seed)
-        self._moments = set(self._chance.sample(range(number * ACCESSES_PER_COMMAND // 2), number))
+        self._moments = set(self._chance.sample(range(number * ACCESSES_PER_COMMAND), number))
         self._accesses = 0
         self.left: list[tuple[Path, Mapping[str, Receipt]]] = []
         disk.before = self._before
