@@ -388,6 +388,7 @@ def _postgres(scale: Scale) -> list[Row]:
             (
                 Goal("per_s", 0.5, than="bare: group commit by unnest"),
                 Goal("per_s", 0.8, than="journeyman", of="journeyman: four processes"),
+                Goal("per_s", 0.8, than="journeyman", of="journeyman: four processes, 256 callers each"),
             ),
         ),
         Row(
