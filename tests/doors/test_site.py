@@ -20,7 +20,7 @@ from journeyman.examples.blog.app import app as blog_app
 from journeyman.examples.blog.posts import CreatePost, posts
 from journeyman.message import BODY_BYTES_MAX
 from journeyman.web import Page, Request, Templates
-from tests.doors.http.shop import SECRET, client_of, make_app, shop
+from tests.doors.http.shop import SECRET, by_asgi, client_of, make_app, shop
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 FORM = {"content-type": "application/x-www-form-urlencoded", **BROWSER}
@@ -259,25 +259,10 @@ async def ask(
 ) -> tuple[int, dict[bytes, bytes], str]:
     """The answer to one request, by ASGI, of a site that is mounted at that path."""
     path, _, query = target.partition("?")
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": root_path + path,
-        "root_path": root_path,
-        "query_string": query.encode(),
-        "headers": [(b"host", b"localhost"), *((name.encode(), value.encode()) for name, value in FORM.items())],
-        "http_version": "1.1",
-        "scheme": "http",
-    }
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(event: Any) -> None:
-        sent.append(event)
-
-    await site(scope, receive, send)
+    headers = [(name.encode(), value.encode()) for name, value in FORM.items()]
+    _, sent = await by_asgi(
+        site, method, root_path + path, root_path=root_path, query=query.encode(), headers=headers, body=body
+    )
     return sent[0]["status"], dict(sent[0]["headers"]), b"".join(event["body"] for event in sent[1:]).decode()
 
 

@@ -115,9 +115,7 @@ async def test_an_older_layout_is_brought_up_to_date_while_a_process_that_knows_
     postgres_server: PostgresServer, outside: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = postgres_server.url("older")
-    with monkeypatch.context() as context:
-        context.setattr(postgres_schema, "migrations", lambda schema: migrations(schema)[:1])
-        await (await open_store(url)).close()
+    await make_first_layout(url, monkeypatch)
     with pytest.raises(NotReady, match="journeyman store init"):
         await find_store(url)
 
@@ -136,6 +134,28 @@ async def test_an_older_layout_is_brought_up_to_date_while_a_process_that_knows_
     await append_as_it_did("b", after=4)
     assert (await store.log.read(4, 10))[0].id == "b"
     await store.close()
+
+
+async def test_a_user_who_may_not_bring_a_newer_layout_is_told_who_may(
+    postgres_server: PostgresServer, outside: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_first_layout(postgres_server.url("behind"), monkeypatch)
+    await outside.execute(
+        "CREATE ROLE worker LOGIN; GRANT USAGE ON SCHEMA behind TO worker;"
+        "GRANT SELECT ON behind.journeyman_layout TO worker"
+    )
+    for schema, found in (("behind", "has layout 1"), ("nowhere", "holds no store yet")):
+        url = postgres_server.url(schema).replace("postgres@", "worker@")
+        with pytest.raises(NotReady, match=f"{schema} {found}.*Nothing was written.*store init URL"):
+            await open_store(url)
+    assert await outside.fetchval("SELECT max(number) FROM behind.journeyman_layout") == 1
+
+
+async def make_first_layout(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a store as the release of the first layout did."""
+    with monkeypatch.context() as context:
+        context.setattr(postgres_schema, "migrations", lambda schema: migrations(schema)[:1])
+        await (await open_store(url)).close()
 
 
 async def test_two_schemas_of_one_database_are_two_stores(postgres_server: PostgresServer) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import asyncpg
+
 from journeyman.errors import NotAStore, NotReady
 from journeyman.store.base import Check
 from journeyman.store.postgres_address import Address
@@ -103,8 +105,21 @@ async def migrate(connection: Connection, address: Address) -> None:
         NotReady: this user may not do so.
     """
     known = migrations(address.schema)
-    if not _missing(known, await layout_of(connection, address), address):
+    layout = await layout_of(connection, address)
+    if not _missing(known, layout, address):
         return
+    try:
+        await _migrate(connection, address, known)
+    except asyncpg.InsufficientPrivilegeError as error:
+        found = f"has layout {layout}" if layout else "holds no store yet"
+        raise NotReady(
+            f"{address.url}: the schema {address.schema} {found}, this version of Journeyman needs {len(known)}, "
+            f"and this user may not bring it: {error}. Nothing was written. As the user who owns the store, or is to: "
+            "journeyman store init URL"
+        ) from error
+
+
+async def _migrate(connection: Connection, address: Address, known: list[Migration]) -> None:
     async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_MS}")
         await connection.execute(f"SELECT pg_advisory_xact_lock({address.lock_key('migrations')})")

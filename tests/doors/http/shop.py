@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -163,3 +163,36 @@ async def raw(url: str, data: bytes) -> bytes:
             return await reader.read()
     finally:
         writer.close()
+
+
+async def by_asgi(
+    app: Any,
+    method: str,
+    path: str,
+    *,
+    root_path: str = "",
+    query: bytes = b"",
+    headers: Iterable[tuple[bytes, bytes]] = (),
+    body: bytes = b"",
+) -> tuple[dict[str, Any], list[Any]]:
+    """One request to an ASGI application, without a server: the scope as it is afterwards, and the events sent."""
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "root_path": root_path,
+        "query_string": query,
+        "headers": [(b"host", b"localhost"), *headers],
+        "http_version": "1.1",
+        "scheme": "http",
+    }
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    await app(scope, receive, send)
+    return scope, sent

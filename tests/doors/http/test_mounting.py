@@ -80,26 +80,8 @@ async def test_the_host_says_who_sends_a_command_and_uses_the_application_itself
 async def test_the_path_is_found_whether_or_not_it_has_the_prefix(root_path: str, path: str) -> None:
     """ASGI says that it has; some hosts and proxies leave it out."""
     from journeyman.doors.http import http_app
-    from tests.doors.http.shop import make_app
+    from tests.doors.http.shop import by_asgi, make_app
 
-    sent: list[Any] = []
-
-    async def send(event: Any) -> None:
-        sent.append(event)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    scope: dict[str, Any] = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "root_path": root_path,
-        "query_string": b"",
-        "headers": [(b"host", b"localhost")],
-        "http_version": "1.1",
-        "scheme": "http",
-    }
-    await http_app(make_app())(scope, receive, send)
+    _, sent = await by_asgi(http_app(make_app()), "GET", path, root_path=root_path)
 
     assert sent[0]["status"] == 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 import httpx2
 import pytest
@@ -16,7 +16,7 @@ from journeyman.doors.web.guard import Guard
 from journeyman.doors.web.head import allowing_head
 from journeyman.examples.blog.app import app as blog_app
 from journeyman.examples.blog.posts import CreatePost, posts
-from tests.doors.http.shop import make_app, problem, raw, shop
+from tests.doors.http.shop import by_asgi, make_app, problem, raw, shop
 
 #: What stands for the parameters of paths, and what is asked where a path by itself would be refused.
 VALUES = {"position": "1", "feature": "posts"}
@@ -146,25 +146,7 @@ def problem_allow(answer: httpx2.Response) -> str:
 @pytest.mark.parametrize("root_path", ["", "/mounted"])
 async def test_the_scope_of_the_server_stays_as_it_is_and_nothing_but_the_head_is_sent(root_path: str) -> None:
     """A server looks at the method of its own scope to know that no body comes."""
-    sent: list[Any] = []
-
-    async def send(event: Any) -> None:
-        sent.append(event)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    scope: dict[str, Any] = {
-        "type": "http",
-        "method": "HEAD",
-        "path": root_path + "/commands",
-        "root_path": root_path,
-        "query_string": b"",
-        "headers": [(b"host", b"localhost")],
-        "http_version": "1.1",
-        "scheme": "http",
-    }
-    await http_app(make_app())(scope, receive, send)
+    scope, sent = await by_asgi(http_app(make_app()), "HEAD", root_path + "/commands", root_path=root_path)
 
     assert scope["method"] == "HEAD"
     assert [(event["type"], event.get("status"), event.get("body")) for event in sent] == [
